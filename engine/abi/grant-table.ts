@@ -1,0 +1,81 @@
+import { defineStruct } from "./struct.ts";
+
+/** Sub-operations of grant_table_op (xen/include/public/grant_table.h). */
+export const GrantTableOp = {
+  map_grant_ref: 0,
+  unmap_grant_ref: 1,
+  setup_table: 2,
+  dump_table: 3,
+  transfer: 4,
+  copy: 5,
+  query_size: 6,
+  unmap_and_replace: 7,
+  set_version: 8,
+  get_status_frames: 9,
+  get_version: 10,
+  swap_grant_ref: 11,
+  cache_flush: 12,
+} as const;
+
+/** Grant table frames of a domain: 32 frames of 512 version 1 entries. */
+export const GRANT_TABLE_FRAMES = 32;
+/** struct grant_entry_v1 { uint16_t flags; domid_t domid; uint32_t frame; }; */
+export const grantEntryV1 = defineStruct({ flags: "u16", domid: "u16", frame: "u32" });
+export const GRANTS_PER_FRAME_V1 = 512;
+export const GTF_PERMIT_ACCESS = 1;
+/** Grant references that the toolstack fills before the guest starts. */
+export const GRANT_REF_CONSOLE = 0;
+export const GRANT_REF_XENSTORE = 1;
+
+/** Statuses (GNTST_*). */
+export const GrantStatus = {
+  okay: 0,
+  general_error: -1,
+  bad_domain: -2,
+  bad_gntref: -3,
+  bad_handle: -4,
+  bad_virt_addr: -5,
+  bad_dev_addr: -6,
+  no_device_space: -7,
+  permission_denied: -8,
+  bad_page: -9,
+  bad_copy_arg: -10,
+  address_too_big: -11,
+  eagain: -12,
+  no_space: -13,
+} as const;
+
+/** struct gnttab_map_grant_ref { uint64_t host_addr; uint32_t flags, ref; domid_t dom; int16_t status; uint32_t handle; uint64_t dev_bus_addr; }; */
+export const mapGrantRef = defineStruct({
+  hostAddr: "u64",
+  flags: "u32",
+  ref: "u32",
+  dom: "u16",
+  status: "i16",
+  handle: "u32",
+  devBusAddr: "u64",
+});
+/** struct gnttab_unmap_grant_ref { uint64_t host_addr, dev_bus_addr; uint32_t handle; int16_t status; }; */
+export const unmapGrantRef = defineStruct({ hostAddr: "u64", devBusAddr: "u64", handle: "u32", status: "i16" });
+/** struct gnttab_setup_table { domid_t dom; uint32_t nr_frames; int16_t status; xen_pfn_t *frame_list; }; */
+export const setupTable = defineStruct({ dom: "u16", nrFrames: "u32", status: "i16", frameList: "u64" });
+/** struct gnttab_transfer { xen_pfn_t mfn; domid_t domid; uint32_t ref; int16_t status; }; */
+export const transferGrant = defineStruct({ mfn: "u64", domid: "u16", ref: "u32", status: "i16" });
+/** struct gnttab_copy { struct { union { uint32_t ref; xen_pfn_t gmfn; } u; domid_t domid; uint16_t offset; } source, dest; uint16_t len, flags; int16_t status; }; */
+export const grantCopy = defineStruct({
+  sourceRef: "u64",
+  sourceDomid: "u16",
+  sourceOffset: "u16",
+  destRef: "u64",
+  destDomid: "u16",
+  destOffset: "u16",
+  len: "u16",
+  flags: "u16",
+  status: "i16",
+});
+/** struct gnttab_query_size { domid_t dom; uint32_t nr_frames, max_nr_frames; int16_t status; }; */
+export const querySize = defineStruct({ dom: "u16", nrFrames: "u32", maxNrFrames: "u32", status: "i16" });
+/** struct gnttab_set_version { uint32_t version; }; */
+export const setVersion = defineStruct({ version: "u32" });
+/** struct gnttab_get_version { domid_t dom; uint16_t pad; uint32_t version; }; */
+export const getVersion = defineStruct({ dom: "u16", pad: "u16", version: "u32" });

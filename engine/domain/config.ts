@@ -1,0 +1,75 @@
+/** What a host tells a domain process, and what it hears back. Checked with these schemas on both sides of the pipe. */
+import { z } from "zod";
+import { MAX_RAM_MIB } from "../memory/frame-plan.ts";
+
+const bytes = z.instanceof(Uint8Array);
+const pathOrBytes = z.union([z.object({ path: z.string() }), z.object({ bytes })]);
+
+/** Everything that makes a domain. */
+export const domainConfig = z.object({
+  /** Number of the domain, 1…32751; 0 is the host. */
+  id: z.int().min(1).max(0x7fef),
+  name: z.string().min(1).max(255),
+  memoryMiB: z.int().min(1).max(MAX_RAM_MIB),
+  /** What it boots (engine/builder): kernel, initrd parts in order, kernel command line. */
+  image: z.object({ kernel: pathOrBytes, initrd: z.array(pathOrBytes), commandLine: z.string() }),
+  /** Files for the console log and for the hypervisor's own messages about this domain. */
+  consoleLog: z.string().optional(),
+  hypervisorLog: z.string().optional(),
+});
+export type DomainConfig = z.infer<typeof domainConfig>;
+
+/** How a domain ended. */
+export const domainExit = z.discriminatedUnion("reason", [
+  z.object({ reason: z.literal("poweroff") }),
+  z.object({ reason: z.literal("reboot") }),
+  z.object({
+    reason: z.literal("crash"),
+    /** What happened, in a few words. */
+    cause: z.string(),
+    /** Full architectural state (engine/cpu/state.ts) in JSON's types, 64-bit values as hexadecimal text. */
+    registers: z.record(z.string(), z.json()),
+    /** Last lines of console output. */
+    consoleTail: z.array(z.string()),
+  }),
+  /** The domain process was ended from outside: by the host (`requested`), or by anybody else. */
+  z.object({ reason: z.literal("killed"), requested: z.boolean(), cause: z.string() }),
+]);
+export type DomainExit = z.infer<typeof domainExit>;
+
+export const domainStatistics = z.object({
+  /** Retired guest instructions. */
+  instructions: z.number(),
+  /** Time spent running guest code. */
+  busySeconds: z.number(),
+  /** Memory of the domain process, the guest's touched RAM included. */
+  residentBytes: z.number(),
+});
+export type DomainStatistics = z.infer<typeof domainStatistics>;
+
+/** Answer to start: an error of the user's making crosses the pipe as its parts. */
+export const startAnswer = z.discriminatedUnion("ok", [
+  z.object({ ok: z.literal(true) }),
+  z.object({ ok: z.literal(false), code: z.string().optional(), message: z.string(), remedy: z.string().optional() }),
+]);
+export type StartAnswer = z.infer<typeof startAnswer>;
+
+/** Functions of the domain process that the host calls. */
+export interface DomainProcessFunctions {
+  start(config: unknown): Promise<StartAnswer>;
+  /** Fulfilled when the guest's ring has taken the bytes. */
+  writeConsole(bytes: unknown): Promise<void>;
+  /** The host has passed on that many bytes of console output. */
+  acknowledgeConsole(bytes: unknown): void;
+  statistics(): DomainStatistics;
+  stop(): void;
+}
+
+/** Functions of the host that a domain process calls. */
+export interface DomainHostFunctions {
+  consoleOutput(bytes: unknown): void;
+  exited(exit: unknown): void;
+}
+
+export const consoleBytes = bytes;
+export const byteCount = z.int().min(0);

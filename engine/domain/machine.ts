@@ -1,0 +1,200 @@
+/** A running domain inside its process: memory, vCPU worker, and the console and XenStore backends. */
+import { Worker } from "node:worker_threads";
+import { PAGE_SIZE } from "../abi/xen.ts";
+import { type EntryState, loadImage, prepareImage } from "../builder/build.ts";
+import { FRAMES } from "../cpu/assembly/layout.ts";
+import { loadCore } from "../cpu/vcpu.ts";
+import { ConsoleBackend } from "../device/console/backend.ts";
+import { LogFile } from "../device/console/log-file.ts";
+import { ConsoleRing } from "../device/console/ring.ts";
+import { EventDelivery } from "../hypervisor/event-delivery.ts";
+import {
+  COMMAND_STOP,
+  CONSOLE_GFN,
+  CONTROL_COMMAND,
+  planFrames,
+  SPECIAL_GFN,
+  SPECIAL_GFNS,
+  VCPU_BUSY_NS,
+  VCPU_INSTRUCTIONS,
+  vcpuControl,
+  XENSTORE_GFN,
+} from "../memory/frame-plan.ts";
+import { createGuestFrames } from "../memory/guest-frames.ts";
+import { createGuestMemory, type GuestMemory, type Mapping } from "../memory/guest-memory.ts";
+import { XenstoreRing } from "../xenstore/ring.ts";
+import { XenstoreServer } from "../xenstore/server.ts";
+import { introduceDomain, Store } from "../xenstore/store.ts";
+import type { DomainConfig, DomainExit, DomainStatistics } from "./config.ts";
+import { compiledPath } from "./entry.ts";
+import type { Json } from "./json-state.ts";
+import type { LoopEnd } from "./vcpu-loop.ts";
+import type { WorkerInput, WorkerMessage } from "./worker-protocol.ts";
+
+const MIB = 1 << 20;
+/** Console lines that a crash report quotes. */
+const TAIL_LINES = 100;
+/** V8 limits of the worker, MiB: its JavaScript heap holds next to nothing. */
+const WORKER_HEAP_MIB = 256;
+
+export interface MachineEvents {
+  readonly consoleOutput: (bytes: Uint8Array) => void;
+  readonly exited: (exit: DomainExit) => void;
+}
+
+export class Machine {
+  private readonly config: DomainConfig;
+  private readonly events: MachineEvents;
+  private readonly mapping: Mapping;
+  private readonly delivery: EventDelivery;
+  private readonly worker: Worker;
+  private readonly hypervisorLog: LogFile | undefined;
+  private readonly consoleLog: LogFile | undefined;
+  private console: ConsoleBackend | undefined;
+  private xenstore: XenstoreServer | undefined;
+  private consolePort = 0;
+  private xenstorePort = 0;
+  private ended = false;
+
+  private constructor(config: DomainConfig, events: MachineEvents, memory: GuestMemory, input: WorkerInput) {
+    this.config = config;
+    this.events = events;
+    this.mapping = memory.attach(0);
+    this.delivery = new EventDelivery(this.mapping);
+    this.consoleLog = config.consoleLog === undefined ? undefined : new LogFile(config.consoleLog);
+    this.hypervisorLog = config.hypervisorLog === undefined ? undefined : new LogFile(config.hypervisorLog);
+    this.worker = new Worker(compiledPath(import.meta.url, "vcpu-worker.js"), {
+      workerData: input,
+      resourceLimits: { maxOldGenerationSizeMb: WORKER_HEAP_MIB },
+    });
+    this.worker.on("message", (message: WorkerMessage) => this.receive(message));
+    this.worker.on("error", (error) => this.end({ reason: "crash", cause: `internal error: ${error.message}` }, {}));
+    this.worker.on("exit", (code) => this.end({ reason: "crash", cause: `vCPU worker ended (${code})` }, {}));
+  }
+
+  /**
+   * Builds the domain's memory and starts its vCPU.
+   * @throws BuildError for an image that cannot be booted
+   */
+  static async start(config: DomainConfig, events: MachineEvents): Promise<Machine> {
+    const core = loadCore();
+    const image = await prepareImage(config.image);
+    const memory = createGuestMemory(planFrames(config.memoryMiB * MIB), FRAMES);
+    const entry: EntryState = loadImage(image, createGuestFrames(memory.attach(0)), {
+      reserved: [{ start: SPECIAL_GFN * PAGE_SIZE, length: SPECIAL_GFNS * PAGE_SIZE }],
+    });
+    const input: WorkerInput = {
+      memory: memory.token,
+      core,
+      domain: config.id,
+      entry: { eip: entry.eip, ebx: entry.ebx },
+    };
+    return new Machine(config, events, memory, input);
+  }
+
+  /** Types bytes into the console. */
+  async writeConsole(bytes: Uint8Array): Promise<void> {
+    await this.console?.write(bytes);
+  }
+
+  acknowledgeConsole(bytes: number): void {
+    if (!this.ended) this.console?.acknowledge(bytes);
+  }
+
+  /** Asks the vCPU to stop; the exit follows. */
+  stop(): void {
+    const { words, base, plan } = this.mapping;
+    Atomics.store(words, (base + plan.control + CONTROL_COMMAND) >>> 2, COMMAND_STOP);
+    this.delivery.ring(0);
+  }
+
+  statistics(): DomainStatistics {
+    const control = this.mapping.base + vcpuControl(this.mapping.plan, 0);
+    return {
+      instructions: this.mapping.view.getFloat64(control + VCPU_INSTRUCTIONS, true),
+      busySeconds: this.mapping.view.getFloat64(control + VCPU_BUSY_NS, true) / 1e9,
+      residentBytes: process.memoryUsage.rss(),
+    };
+  }
+
+  private receive(message: WorkerMessage): void {
+    switch (message.kind) {
+      case "ready":
+        this.attachBackends(message.consolePort, message.xenstorePort);
+        break;
+      case "event":
+        this.dispatchEvents();
+        break;
+      case "emergency-console":
+        this.console?.emit(message.bytes);
+        break;
+      case "log":
+        this.hypervisorLog?.write(Buffer.from(`${message.line}\n`));
+        break;
+      case "end":
+        this.end(message.end, message.registers);
+        break;
+    }
+  }
+
+  private attachBackends(consolePort: number, xenstorePort: number): void {
+    this.consolePort = consolePort;
+    this.xenstorePort = xenstorePort;
+    this.console = new ConsoleBackend({
+      ring: new ConsoleRing(this.mapping),
+      log: this.consoleLog,
+      notify: () => this.delivery.setPending(consolePort),
+      onOutput: this.events.consoleOutput,
+    });
+    const store = new Store();
+    introduceDomain(store, {
+      id: this.config.id,
+      name: this.config.name,
+      ramKib: this.config.memoryMiB * 1024,
+      vcpus: 1,
+      consolePort,
+      consoleGfn: CONSOLE_GFN,
+      storePort: xenstorePort,
+      storeGfn: XENSTORE_GFN,
+    });
+    this.xenstore = new XenstoreServer(store, this.config.id, new XenstoreRing(this.mapping), () =>
+      this.delivery.setPending(xenstorePort),
+    );
+    // Events that the guest sent while the backends were not there yet are still marked.
+    this.dispatchEvents();
+  }
+
+  private dispatchEvents(): void {
+    for (const port of this.delivery.takeHostPending()) {
+      if (port === this.consolePort) this.console?.handleEvent();
+      if (port === this.xenstorePort) this.xenstore?.handleEvent();
+    }
+  }
+
+  private end(end: LoopEnd, registers: { [key: string]: Json }): void {
+    if (this.ended) return;
+    this.console?.drain();
+    this.ended = true;
+    this.xenstore?.close();
+    this.consoleLog?.close();
+    this.hypervisorLog?.close();
+    this.events.exited(this.exitOf(end, registers));
+  }
+
+  private exitOf(end: LoopEnd, registers: { [key: string]: Json }): DomainExit {
+    switch (end.reason) {
+      case "poweroff":
+      case "reboot":
+        return { reason: end.reason };
+      case "stopped":
+        return { reason: "killed", requested: true, cause: "stopped by the host" };
+      case "crash":
+        return {
+          reason: "crash",
+          cause: end.cause,
+          registers,
+          consoleTail: this.console?.tail.lines(TAIL_LINES) ?? [],
+        };
+    }
+  }
+}

@@ -1,0 +1,58 @@
+/** Entry point of a domain process: the host's control channel on one side, the machine on the other. */
+import { createBirpc } from "birpc";
+import { InputError } from "../builder/errors.ts";
+import {
+  byteCount,
+  consoleBytes,
+  type DomainExit,
+  type DomainHostFunctions,
+  type DomainProcessFunctions,
+  domainConfig,
+  type StartAnswer,
+} from "./config.ts";
+import { Machine } from "./machine.ts";
+
+let machine: Machine | undefined;
+
+/** The host decides about the end of a domain: Ctrl-C in its terminal reaches this process too, and is not meant for it. */
+process.on("SIGINT", () => {});
+/** Without a host there is nobody to run for. */
+process.on("disconnect", () => process.exit(0));
+
+async function reportExit(exit: DomainExit): Promise<void> {
+  // The answer tells that the host has it, and all console output before it; then this process may go.
+  await host.exited(exit).catch(() => undefined);
+  process.exit(0);
+}
+
+async function start(config: unknown): Promise<StartAnswer> {
+  try {
+    if (machine !== undefined) throw new Error("the domain has been started already");
+    machine = await Machine.start(domainConfig.parse(config), {
+      consoleOutput: (bytes) => void host.consoleOutput.asEvent(bytes),
+      exited: (exit) => void reportExit(exit),
+    });
+    return { ok: true };
+  } catch (error) {
+    if (error instanceof InputError) {
+      return { ok: false, code: error.code, message: error.message, remedy: error.remedy };
+    }
+    return { ok: false, message: error instanceof Error ? error.message : String(error) };
+  }
+}
+
+const functions: DomainProcessFunctions = {
+  start,
+  writeConsole: async (bytes) => machine?.writeConsole(consoleBytes.parse(bytes)),
+  acknowledgeConsole: (bytes) => machine?.acknowledgeConsole(byteCount.parse(bytes)),
+  statistics: () => machine?.statistics() ?? { instructions: 0, busySeconds: 0, residentBytes: 0 },
+  stop: () => machine?.stop(),
+};
+
+const host = createBirpc<DomainHostFunctions, DomainProcessFunctions>(functions, {
+  post: (message) => {
+    if (process.connected) process.send?.(message);
+  },
+  on: (listener) => process.on("message", listener),
+  timeout: -1,
+});

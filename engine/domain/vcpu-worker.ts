@@ -1,0 +1,64 @@
+/** Entry point of the worker thread that owns a vCPU. */
+import { parentPort, workerData } from "node:worker_threads";
+import { FRAMES, PHYSMAP, PHYSMAP_FRAMES } from "../cpu/assembly/layout.ts";
+import { createVcpu, type Vcpu } from "../cpu/vcpu.ts";
+import { cpuidEntries } from "../hypervisor/cpuid.ts";
+import { Domain } from "../hypervisor/domain.ts";
+import { createCpuMemory } from "../memory/cpu-memory.ts";
+import { openGuestMemory } from "../memory/guest-memory.ts";
+import { domId } from "../memory/types.ts";
+import { pvhEntryState } from "./entry-state.ts";
+import { type Json, toJson } from "./json-state.ts";
+import { type LoopEnd, VcpuLoop } from "./vcpu-loop.ts";
+import type { WorkerInput, WorkerMessage } from "./worker-protocol.ts";
+
+/** The guest's TSC counts nanoseconds. */
+const TSC_KHZ = 1_000_000;
+
+function post(message: WorkerMessage): void {
+  parentPort?.postMessage(message);
+}
+
+function registersOf(vcpu: Vcpu): { [key: string]: Json } {
+  const json = toJson(vcpu.state);
+  return typeof json === "object" && json !== null && !Array.isArray(json) ? json : {};
+}
+
+/** Runs the loop; an exception in it, which is a bug of ours, ends the domain like a crash of the guest. */
+function runGuarded(loop: VcpuLoop): LoopEnd {
+  try {
+    return loop.run();
+  } catch (error) {
+    const cause = error instanceof Error ? (error.stack ?? error.message) : String(error);
+    return { reason: "crash", cause: `internal error: ${cause}` };
+  }
+}
+
+function main(input: WorkerInput): void {
+  const memory = createCpuMemory(openGuestMemory(input.memory), {
+    frames: FRAMES,
+    physmap: PHYSMAP,
+    physmapFrames: PHYSMAP_FRAMES,
+  });
+  const start = performance.now();
+  const clock = (): number => (performance.now() - start) * 1e6;
+  const vcpu = createVcpu({ memory: memory.mapping.memory, core: input.core, nanoseconds: clock });
+  vcpu.setCpuid(cpuidEntries({ vcpu: 0, domain: input.domain, tscKhz: TSC_KHZ }));
+  vcpu.state = pvhEntryState(vcpu.state, input.entry);
+  const domain = new Domain({
+    id: domId(input.domain),
+    memory,
+    clock,
+    wallclockNs: BigInt(Date.now()) * 1_000_000n,
+    log: (line) => post({ kind: "log", line }),
+    emergencyConsole: (bytes) => post({ kind: "emergency-console", bytes }),
+    notifyHost: () => post({ kind: "event" }),
+  });
+  const context = domain.addVcpu(vcpu);
+  post({ kind: "ready", consolePort: domain.consolePort, xenstorePort: domain.xenstorePort });
+  const loop = new VcpuLoop({ context, cpu: vcpu, instructions: () => vcpu.instructions });
+  const end = runGuarded(loop);
+  post({ kind: "end", end, registers: end.reason === "crash" ? registersOf(vcpu) : {} });
+}
+
+main(workerData as WorkerInput);

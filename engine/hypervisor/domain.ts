@@ -1,0 +1,102 @@
+/** A domain: everything the hypervisor keeps about one guest. It knows no device. */
+import { PAGE_SHIFT } from "../abi/xen.ts";
+import type { CpuMemory } from "../memory/cpu-memory.ts";
+import type { FramePlan } from "../memory/frame-plan.ts";
+import { CONSOLE_GFN, XENSTORE_GFN } from "../memory/frame-plan.ts";
+import type { Mapping } from "../memory/guest-memory.ts";
+import type { Physmap } from "../memory/physmap.ts";
+import { DOM0, type DomId, type EventPort, type FileOffset } from "../memory/types.ts";
+import { EventChannels } from "./event-channel.ts";
+import { EventDelivery } from "./event-delivery.ts";
+import type { GuestCpu } from "./guest-cpu.ts";
+import { HvmParams } from "./hvm-op.ts";
+import { RamPool } from "./ram-pool.ts";
+import { VcpuContext } from "./vcpu.ts";
+
+/** Why a domain stopped by its own doing. */
+export type Shutdown =
+  | { readonly reason: "poweroff" | "reboot" }
+  | { readonly reason: "crash"; readonly cause: string };
+
+export interface DomainOptions {
+  readonly id: DomId;
+  readonly memory: CpuMemory;
+  /** Nanoseconds since the domain started; the guest's system time and its TSC. */
+  readonly clock: () => number;
+  /** Host wall clock at domain time 0, ns since the epoch. */
+  readonly wallclockNs: bigint;
+  /** A line for the domain's hypervisor log. */
+  readonly log: (line: string) => void;
+  /** Bytes the guest wrote through console_io. */
+  readonly emergencyConsole: (bytes: Uint8Array) => void;
+  /** An event arrived for the host's end of the channel with this local port. */
+  readonly notifyHost: (port: number) => void;
+}
+
+export class Domain {
+  readonly id: DomId;
+  readonly plan: FramePlan;
+  readonly mapping: Mapping;
+  readonly physmap: Physmap;
+  readonly ram: RamPool;
+  readonly delivery: EventDelivery;
+  readonly events: EventChannels;
+  readonly params = new HvmParams();
+  readonly vcpus: VcpuContext[] = [];
+  readonly clock: () => number;
+  readonly wallclockNs: bigint;
+  readonly log: (line: string) => void;
+  readonly emergencyConsole: (bytes: Uint8Array) => void;
+  /** The guest's ends of the console and XenStore channels. */
+  readonly consolePort: EventPort;
+  readonly xenstorePort: EventPort;
+  /** Grant table frames that the guest has mapped or asked for. */
+  grantFrames = 1;
+  /** Guest frame at which each special frame is mapped, by file offset. */
+  readonly specialFrames = new Map<FileOffset, number>();
+  /** Set once the guest has asked to stop. */
+  shutdown: Shutdown | undefined;
+  private readonly logged = new Set<string>();
+
+  constructor(options: DomainOptions) {
+    const { mapping, physmap } = options.memory;
+    this.id = options.id;
+    this.mapping = mapping;
+    this.plan = mapping.plan;
+    this.physmap = physmap;
+    this.clock = options.clock;
+    this.wallclockNs = options.wallclockNs;
+    this.log = options.log;
+    this.emergencyConsole = options.emergencyConsole;
+    this.ram = new RamPool(mapping, this.plan.ramBytes >>> PAGE_SHIFT);
+    this.delivery = new EventDelivery(mapping);
+    this.delivery.initialise();
+    this.events = new EventChannels({
+      delivery: this.delivery,
+      vcpus: () => this.vcpus.length,
+      notifyHost: options.notifyHost,
+    });
+    this.xenstorePort = this.events.allocateHost(DOM0);
+    this.consolePort = this.events.allocateHost(DOM0);
+    this.params.initialise({
+      storePfn: XENSTORE_GFN,
+      storePort: this.xenstorePort,
+      consolePfn: CONSOLE_GFN,
+      consolePort: this.consolePort,
+    });
+  }
+
+  /** Adds the next vCPU. */
+  addVcpu(cpu: GuestCpu): VcpuContext {
+    const vcpu = new VcpuContext(this, this.vcpus.length, cpu);
+    this.vcpus.push(vcpu);
+    return vcpu;
+  }
+
+  /** Logs a line the first time `key` is seen, so that a guest cannot flood the log. */
+  logOnce(key: string, line: string): void {
+    if (this.logged.size >= 256 || this.logged.has(key)) return;
+    this.logged.add(key);
+    this.log(line);
+  }
+}

@@ -1,0 +1,98 @@
+/** HYPERVISOR_event_channel_op: copies the arguments in and out around event-channel.ts. */
+
+import { Errno } from "../abi/errors.ts";
+import * as abi from "../abi/event-channel.ts";
+import { DOMID_SELF } from "../abi/xen.ts";
+import { domId } from "../memory/types.ts";
+import type { HypercallHandler } from "./hypercall.ts";
+import type { VcpuContext } from "./vcpu.ts";
+
+type SubOperation = (vcpu: VcpuContext, pointer: bigint) => number;
+
+function isSelf(vcpu: VcpuContext, dom: number): boolean {
+  return dom === DOMID_SELF || dom === vcpu.domain.id;
+}
+
+/** Writes an allocated port back; takes it away again when the pointer has gone bad meanwhile. */
+function answerPort(vcpu: VcpuContext, port: number, write: (port: number) => boolean): number {
+  if (port < 0) return port;
+  if (write(port)) return 0;
+  vcpu.domain.events.close(port);
+  return -Errno.EFAULT;
+}
+
+function bindInterdomain(vcpu: VcpuContext, pointer: bigint): number {
+  const args = vcpu.copy.readStruct(pointer, abi.bindInterdomain);
+  if (args === undefined) return -Errno.EFAULT;
+  return vcpu.domain.events.bindInterdomain(domId(args.remoteDom));
+}
+
+function bindVirq(vcpu: VcpuContext, pointer: bigint): number {
+  const args = vcpu.copy.readStruct(pointer, abi.bindVirq);
+  if (args === undefined) return -Errno.EFAULT;
+  return answerPort(vcpu, vcpu.domain.events.bindVirq(args.virq, args.vcpu), (port) =>
+    vcpu.copy.writeStruct(pointer, abi.bindVirq, { ...args, port }),
+  );
+}
+
+function bindIpi(vcpu: VcpuContext, pointer: bigint): number {
+  const args = vcpu.copy.readStruct(pointer, abi.bindIpi);
+  if (args === undefined) return -Errno.EFAULT;
+  return answerPort(vcpu, vcpu.domain.events.bindIpi(args.vcpu), (port) =>
+    vcpu.copy.writeStruct(pointer, abi.bindIpi, { ...args, port }),
+  );
+}
+
+function allocUnbound(vcpu: VcpuContext, pointer: bigint): number {
+  const args = vcpu.copy.readStruct(pointer, abi.allocUnbound);
+  if (args === undefined) return -Errno.EFAULT;
+  if (!isSelf(vcpu, args.dom)) return -Errno.EPERM;
+  return answerPort(vcpu, vcpu.domain.events.allocUnbound(domId(args.remoteDom)), (port) =>
+    vcpu.copy.writeStruct(pointer, abi.allocUnbound, { ...args, port }),
+  );
+}
+
+function withPort(action: (vcpu: VcpuContext, port: number) => number): SubOperation {
+  return (vcpu, pointer) => {
+    const args = vcpu.copy.readStruct(pointer, abi.portOnly);
+    return args === undefined ? -Errno.EFAULT : action(vcpu, args.port);
+  };
+}
+
+function status(vcpu: VcpuContext, pointer: bigint): number {
+  const args = vcpu.copy.readStruct(pointer, abi.channelStatus);
+  if (args === undefined) return -Errno.EFAULT;
+  if (!isSelf(vcpu, args.dom)) return -Errno.EPERM;
+  const answer = vcpu.domain.events.status(args.port);
+  if (answer === undefined) return -Errno.EINVAL;
+  const written = vcpu.copy.writeStruct(pointer, abi.channelStatus, { dom: args.dom, port: args.port, ...answer });
+  return written ? 0 : -Errno.EFAULT;
+}
+
+function bindVcpu(vcpu: VcpuContext, pointer: bigint): number {
+  const args = vcpu.copy.readStruct(pointer, abi.bindVcpu);
+  return args === undefined ? -Errno.EFAULT : vcpu.domain.events.bindVcpu(args.port, args.vcpu);
+}
+
+function reset(vcpu: VcpuContext, pointer: bigint): number {
+  const args = vcpu.copy.readStruct(pointer, abi.resetChannels);
+  if (args === undefined) return -Errno.EFAULT;
+  return isSelf(vcpu, args.dom) ? vcpu.domain.events.reset() : -Errno.EPERM;
+}
+
+/** ENOSYS for init_control makes Linux fall back from the FIFO to the 2-level interface. */
+const SUB_OPERATIONS = new Map<number, SubOperation>([
+  [abi.EventChannelOp.bind_interdomain, bindInterdomain],
+  [abi.EventChannelOp.bind_virq, bindVirq],
+  [abi.EventChannelOp.close, withPort((vcpu, port) => vcpu.domain.events.close(port))],
+  [abi.EventChannelOp.send, withPort((vcpu, port) => vcpu.domain.events.send(port))],
+  [abi.EventChannelOp.status, status],
+  [abi.EventChannelOp.alloc_unbound, allocUnbound],
+  [abi.EventChannelOp.bind_ipi, bindIpi],
+  [abi.EventChannelOp.bind_vcpu, bindVcpu],
+  [abi.EventChannelOp.unmask, withPort((vcpu, port) => vcpu.domain.events.unmask(port))],
+  [abi.EventChannelOp.reset, reset],
+]);
+
+export const eventChannelOp: HypercallHandler = (vcpu, [operation, pointer]) =>
+  SUB_OPERATIONS.get(Number(operation))?.(vcpu, pointer) ?? -Errno.ENOSYS;

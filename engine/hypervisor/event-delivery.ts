@@ -1,0 +1,165 @@
+/**
+ * Setting events pending: bits in shared_info and vcpu_info, and the doorbell of the vCPU that has to see them.
+ *
+ * Everything lies in the shared file, so the vCPU worker, a backend on another thread and a backend in another process
+ * use this same code. 2-level ABI: xen/include/public/event_channel.h and Xen's common/event_2l.c in behaviour.
+ */
+import { NR_EVENT_CHANNELS_2L } from "../abi/event-channel.ts";
+import { LEGACY_MAX_VCPUS, sharedInfo, vcpuInfo } from "../abi/xen.ts";
+import {
+  CONTROL_HOST_PENDING,
+  CONTROL_PORT_VCPU,
+  legacyVcpuInfo,
+  VCPU_DOORBELL,
+  VCPU_INFO_OFFSET,
+  VCPU_SLEEPING,
+  vcpuControl,
+} from "../memory/frame-plan.ts";
+import type { Mapping } from "../memory/guest-memory.ts";
+
+const SELECTOR = vcpuInfo.offsets.pendingSelector;
+
+export class EventDelivery {
+  private readonly mapping: Mapping;
+  private readonly words: Int32Array<SharedArrayBuffer>;
+  private readonly bytes: Uint8Array<SharedArrayBuffer>;
+  private readonly pending: number;
+  private readonly mask: number;
+
+  constructor(mapping: Mapping) {
+    this.mapping = mapping;
+    this.words = mapping.words;
+    this.bytes = mapping.bytes;
+    this.pending = this.word(mapping.plan.sharedInfo + sharedInfo.offsets.evtchnPending);
+    this.mask = this.word(mapping.plan.sharedInfo + sharedInfo.offsets.evtchnMask);
+  }
+
+  /** Index into `words` of a file offset. */
+  private word(offset: number): number {
+    return (this.mapping.base + offset) >>> 2;
+  }
+
+  /** Points every vCPU at its place in shared_info. Once, before the guest starts. */
+  initialise(): void {
+    for (let vcpu = 0; vcpu < LEGACY_MAX_VCPUS; vcpu++) {
+      this.setVcpuInfo(vcpu, legacyVcpuInfo(this.mapping.plan, vcpu));
+    }
+  }
+
+  /** File offset of a vCPU's vcpu_info. */
+  vcpuInfo(vcpu: number): number {
+    return Atomics.load(this.words, this.word(vcpuControl(this.mapping.plan, vcpu) + VCPU_INFO_OFFSET)) >>> 0;
+  }
+
+  setVcpuInfo(vcpu: number, offset: number): void {
+    Atomics.store(this.words, this.word(vcpuControl(this.mapping.plan, vcpu) + VCPU_INFO_OFFSET), offset);
+  }
+
+  /** Chooses the vCPU that a port notifies. */
+  bindPort(port: number, vcpu: number): void {
+    Atomics.store(this.bytes, this.mapping.base + this.mapping.plan.control + CONTROL_PORT_VCPU + port, vcpu);
+  }
+
+  boundVcpu(port: number): number {
+    return Atomics.load(this.bytes, this.mapping.base + this.mapping.plan.control + CONTROL_PORT_VCPU + port);
+  }
+
+  /** Marks a port pending. True if it was not already. */
+  setPending(port: number): boolean {
+    const bit = 1 << (port & 31);
+    if ((Atomics.or(this.words, this.pending + (port >>> 5), bit) & bit) !== 0) return false;
+    if ((Atomics.load(this.words, this.mask + (port >>> 5)) & bit) === 0) this.markVcpu(port);
+    // A masked port still ends a SCHEDOP_poll that names it, so the doorbell rings in any case.
+    this.ring(this.boundVcpu(port));
+    return true;
+  }
+
+  isPending(port: number): boolean {
+    return (Atomics.load(this.words, this.pending + (port >>> 5)) & (1 << (port & 31))) !== 0;
+  }
+
+  isMasked(port: number): boolean {
+    return (Atomics.load(this.words, this.mask + (port >>> 5)) & (1 << (port & 31))) !== 0;
+  }
+
+  clearPending(port: number): void {
+    Atomics.and(this.words, this.pending + (port >>> 5), ~(1 << (port & 31)));
+  }
+
+  setMask(port: number): void {
+    Atomics.or(this.words, this.mask + (port >>> 5), 1 << (port & 31));
+  }
+
+  /** Clears a port's mask bit and delivers what waited behind it. */
+  unmask(port: number): void {
+    const bit = 1 << (port & 31);
+    const wasMasked = (Atomics.and(this.words, this.mask + (port >>> 5), ~bit) & bit) !== 0;
+    if (wasMasked && this.isPending(port)) {
+      this.markVcpu(port);
+      this.ring(this.boundVcpu(port));
+    }
+  }
+
+  /** Selector bit, then the upcall flag: the guest clears them in the opposite order. */
+  private markVcpu(port: number): void {
+    const vcpu = this.boundVcpu(port);
+    const selector = port >>> 6;
+    const word = this.word(this.vcpuInfo(vcpu) + SELECTOR) + (selector >>> 5);
+    const bit = 1 << (selector & 31);
+    if ((Atomics.or(this.words, word, bit) & bit) === 0) this.setUpcall(vcpu);
+  }
+
+  /** Sets a vCPU's upcall flag. */
+  setUpcall(vcpu: number): void {
+    Atomics.store(this.bytes, this.mapping.base + this.vcpuInfo(vcpu) + vcpuInfo.offsets.upcallPending, 1);
+  }
+
+  upcallPending(vcpu: number): boolean {
+    return Atomics.load(this.bytes, this.mapping.base + this.vcpuInfo(vcpu) + vcpuInfo.offsets.upcallPending) !== 0;
+  }
+
+  /** Marks every selector of a vCPU, so that nothing sent while its vcpu_info moved gets lost. */
+  markEverything(vcpu: number): void {
+    const word = this.word(this.vcpuInfo(vcpu) + SELECTOR);
+    Atomics.store(this.words, word, -1);
+    Atomics.store(this.words, word + 1, -1);
+    this.setUpcall(vcpu);
+    this.ring(vcpu);
+  }
+
+  /** Rings a vCPU's doorbell: it looks again at whatever it sleeps for. */
+  ring(vcpu: number): void {
+    const control = vcpuControl(this.mapping.plan, vcpu);
+    Atomics.add(this.words, this.word(control + VCPU_DOORBELL), 1);
+    if (Atomics.load(this.words, this.word(control + VCPU_SLEEPING)) !== 0) this.mapping.wake(control + VCPU_DOORBELL);
+  }
+
+  /** Sleeps until the doorbell rings, `awake()` is true, or the timeout. Called by the vCPU itself. */
+  sleep(vcpu: number, timeoutNs: number, awake: () => boolean): void {
+    const control = vcpuControl(this.mapping.plan, vcpu);
+    const sleeping = this.word(control + VCPU_SLEEPING);
+    Atomics.store(this.words, sleeping, 1);
+    const seen = Atomics.load(this.words, this.word(control + VCPU_DOORBELL));
+    if (!awake() && timeoutNs > 0) this.mapping.wait(control + VCPU_DOORBELL, seen, timeoutNs);
+    Atomics.store(this.words, sleeping, 0);
+  }
+
+  /** Marks an event for the host's end of a channel. True if it was not already waiting: then the host needs a wake. */
+  setHostPending(port: number): boolean {
+    const word = this.word(this.mapping.plan.control + CONTROL_HOST_PENDING) + (port >>> 5);
+    const bit = 1 << (port & 31);
+    return (Atomics.or(this.words, word, bit) & bit) === 0;
+  }
+
+  /** Takes the ports that wait for the host, clearing them. */
+  takeHostPending(): number[] {
+    const ports: number[] = [];
+    const start = this.word(this.mapping.plan.control + CONTROL_HOST_PENDING);
+    for (let group = 0; group < NR_EVENT_CHANNELS_2L / 32; group++) {
+      if (Atomics.load(this.words, start + group) === 0) continue;
+      const bits = Atomics.exchange(this.words, start + group, 0);
+      for (let bit = 0; bit < 32; bit++) if ((bits & (1 << bit)) !== 0) ports.push(group * 32 + bit);
+    }
+    return ports;
+  }
+}

@@ -1,0 +1,101 @@
+/** What the hypervisor keeps about one vCPU. */
+
+import type { RunstateName } from "../abi/vcpu-op.ts";
+import { Virq, vcpuInfo } from "../abi/xen.ts";
+import type { Domain } from "./domain.ts";
+import { GuestCopy } from "./guest-copy.ts";
+import type { GuestCpu } from "./guest-cpu.ts";
+import { encodeTimeInfo, RunstateClock, VcpuTimers, writeTimeInfo, writeWallclock } from "./time.ts";
+
+/** What a vCPU waits for after SCHEDOP_block or SCHEDOP_poll. Deadline: domain time in ns, Infinity for none. */
+export type Wait =
+  | { readonly kind: "block" }
+  | { readonly kind: "poll"; readonly ports: readonly number[]; readonly deadline: number };
+
+export class VcpuContext {
+  readonly domain: Domain;
+  readonly id: number;
+  readonly cpu: GuestCpu;
+  readonly copy: GuestCopy;
+  readonly timers = new VcpuTimers();
+  readonly runstate: RunstateClock;
+  /** Vector of HVMOP_set_evtchn_upcall_vector, or 0. */
+  upcallVector = 0;
+  /** True once register_vcpu_info has moved this vCPU's vcpu_info; it can move only once. */
+  infoRegistered = false;
+  /** Guest virtual addresses of the registered areas; 0: none. */
+  runstateArea = 0n;
+  timeArea = 0n;
+  /** Set by a hypercall that puts the vCPU to sleep; whoever runs the vCPU takes it. */
+  wait: Wait | undefined;
+  private timeVersion = 0;
+  private tscOffset = 0n;
+
+  constructor(domain: Domain, id: number, cpu: GuestCpu) {
+    this.domain = domain;
+    this.id = id;
+    this.cpu = cpu;
+    this.copy = new GuestCopy(cpu);
+    this.runstate = new RunstateClock(domain.clock());
+    if (id === 0) writeWallclock(domain.mapping, 2, domain.wallclockNs);
+    this.updateTime();
+  }
+
+  /** Address in the CPU's memory of this vCPU's vcpu_info. */
+  get infoAddress(): number {
+    return this.domain.mapping.base + this.domain.delivery.vcpuInfo(this.id);
+  }
+
+  /**
+   * Wires the upcall flag to the CPU's interrupt line. Level-triggered, and connected only once a vector is known:
+   * register_vcpu_info marks everything pending long before Linux sets its vector.
+   */
+  updateInterruptLine(): void {
+    const vector = this.vector;
+    this.cpu.setInterruptLine(vector === 0 ? 0 : this.infoAddress + vcpuInfo.offsets.upcallPending, vector);
+  }
+
+  private get vector(): number {
+    return this.upcallVector || this.domain.params.callbackVector;
+  }
+
+  /** True once the guest has chosen a vector, so that an upcall can interrupt it. */
+  get interruptLineConnected(): boolean {
+    return this.vector !== 0;
+  }
+
+  /** Writes pvclock to vcpu_info and to the registered area. */
+  updateTime(): void {
+    this.tscOffset = this.cpu.tscOffset;
+    this.timeVersion += 2;
+    writeTimeInfo(this.domain.mapping, this.infoAddress + vcpuInfo.offsets.time, this.timeVersion, this.tscOffset);
+    this.writeTimeArea();
+  }
+
+  /** Writes pvclock again if the guest has written its TSC. */
+  checkTime(): void {
+    if (this.cpu.tscOffset !== this.tscOffset) this.updateTime();
+  }
+
+  /** Copies pvclock to the registered area; false where its address is bad. */
+  writeTimeArea(): boolean {
+    return this.timeArea === 0n || this.copy.write(this.timeArea, encodeTimeInfo(this.timeVersion, this.tscOffset));
+  }
+
+  /** Copies the run state to the registered area; false where its address is bad. */
+  writeRunstateArea(): boolean {
+    return this.runstateArea === 0n || this.copy.write(this.runstateArea, this.runstate.encode(this.domain.clock()));
+  }
+
+  /** Enters a run state and tells the guest. */
+  enter(state: RunstateName): void {
+    this.runstate.enter(state, this.domain.clock());
+    this.writeRunstateArea();
+  }
+
+  /** Raises VIRQ_TIMER if a timer has expired. */
+  runTimers(): void {
+    const now = this.domain.clock();
+    if (now >= this.timers.next && this.timers.expire(now)) this.domain.events.raiseVirq(this.id, Virq.timer);
+  }
+}

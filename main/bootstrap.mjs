@@ -1,0 +1,135 @@
+/**
+ * What the npm scripts call: `node main/bootstrap.mjs start|build|check|format|test|bench [arguments]`. Works in a clone
+ * without node_modules; plain Node without dependencies.
+ */
+import { spawnSync } from "node:child_process";
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import os from "node:os";
+import path from "node:path";
+import { PrepareError, prepare, root } from "./prepare.mjs";
+
+const bin = (...parts) => path.join(root, "node_modules", ...parts);
+
+/** Runs a Node program of node_modules on the terminal; returns its exit status. */
+function node(args, environment = {}) {
+  const done = spawnSync(process.execPath, args, {
+    cwd: root,
+    stdio: "inherit",
+    env: { ...process.env, ...environment },
+  });
+  return done.status ?? 1;
+}
+
+/** The steps of `npm run check`: name and the command's arguments. */
+const checks = [
+  ["format and lint", [bin("@biomejs", "biome", "bin", "biome"), "check", "--error-on-warnings", "."]],
+  ["types", [bin("typescript", "bin", "tsc"), "-p", "tsconfig.json"]],
+  [
+    "layer walls",
+    [bin("dependency-cruiser", "bin", "dependency-cruise.mjs"), "--config", ".dependency-cruiser.cjs"].concat(
+      ["engine", "main", "test"].filter((folder) => existsSync(path.join(root, folder))),
+    ),
+  ],
+];
+
+/** Runs every check, so that one run shows all that is wrong; returns the names of those that failed. */
+function check() {
+  return checks
+    .filter(([name, args]) => {
+      process.stdout.write(`\n--- ${name}\n`);
+      return node(args) !== 0;
+    })
+    .map(([name]) => name);
+}
+
+/** Commands that tests call, with the Debian package of each. Without them their tests are skipped and say so. */
+const testTools = [["tmux", "tmux"]];
+
+function onPath(command) {
+  return (process.env.PATH ?? "").split(path.delimiter).some((folder) => existsSync(path.join(folder, command)));
+}
+
+/** Installs the Debian packages that tests want, where that is possible: as root, with apt. Never fails. */
+function installTestTools() {
+  const missing = testTools.filter(([command]) => !onPath(command)).map(([, debian]) => debian);
+  if (missing.length === 0) return;
+  if (process.getuid?.() !== 0 || !onPath("apt-get")) {
+    process.stderr.write(`domlab: tests that need ${missing.join(", ")} will be skipped (no root or no apt)\n`);
+    return;
+  }
+  const lists = "/var/lib/apt/lists";
+  const apt = (...args) => spawnSync("apt-get", ["-qq", ...args], { stdio: ["ignore", 2, 2] }).status === 0;
+  if (!existsSync(lists) || readdirSync(lists).filter((name) => name.includes("Packages")).length === 0) apt("update");
+  if (!apt("install", "-y", "--no-install-recommends", ...missing)) {
+    process.stderr.write(`domlab: apt-get could not install ${missing.join(", ")}; their tests will be skipped\n`);
+  }
+}
+
+/** Totals of vitest's JSON report. A file that could not even be loaded has no tests and counts as one failure. */
+function totals(report) {
+  const broken = report.testResults.filter((file) => file.status === "failed" && file.assertionResults.length === 0);
+  return { passed: report.numPassedTests, failed: report.numFailedTests + broken.length };
+}
+
+/**
+ * Checks, then all tests; the last line is the sum. Arguments go to vitest (a file name selects tests). A failed check
+ * counts as a failed test.
+ */
+function test(args) {
+  installTestTools();
+  const failedChecks = check();
+  const folder = mkdtempSync(path.join(os.tmpdir(), "domlab-test-"));
+  const file = path.join(folder, "report.json");
+  try {
+    process.stdout.write("\n--- tests\n");
+    const status = node([
+      bin("vitest", "vitest.mjs"),
+      "run",
+      "--reporter=default",
+      "--reporter=json",
+      `--outputFile.json=${file}`,
+      ...args,
+    ]);
+    let { passed, failed } = existsSync(file)
+      ? totals(JSON.parse(readFileSync(file, "utf8")))
+      : { passed: 0, failed: 1 };
+    failed += failedChecks.length;
+    if (status !== 0 && failed === 0) failed = 1;
+    if (failedChecks.length) process.stdout.write(`Failed checks, counted below: ${failedChecks.join(", ")}\n`);
+    process.stdout.write(`${passed} passed, ${failed} failed\n`);
+    return failed === 0 && passed > 0 ? 0 : 1;
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+}
+
+async function run(command, args) {
+  prepare();
+  switch (command) {
+    case "build":
+      return 0;
+    case "start":
+      process.argv.splice(2, process.argv.length, "run", ...args);
+      await import("../dist/main/cli.js");
+      return undefined;
+    case "check":
+      return check().length === 0 ? 0 : 1;
+    case "format":
+      return node([bin("@biomejs", "biome", "bin", "biome"), "check", "--write", "."]);
+    case "test":
+      return test(args);
+    case "bench":
+      return node([path.join(root, "dist", "test", "bench", "bench.js"), ...args]);
+    default:
+      throw new PrepareError(`unknown command ${command}; one of start, build, check, format, test, bench`);
+  }
+}
+
+try {
+  const status = await run(process.argv[2], process.argv.slice(3));
+  if (status !== undefined) process.exitCode = status;
+} catch (error) {
+  if (!(error instanceof PrepareError)) throw error;
+  process.stderr.write(`domlab: ${error.message}\n`);
+  process.exitCode = 2;
+}

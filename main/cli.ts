@@ -1,0 +1,104 @@
+import { Command, CommanderError } from "commander";
+import { EXIT_BAD_INPUT, EXIT_OK, explain } from "./failure.ts";
+import type { RunReport } from "./report.ts";
+import { DEFAULT_IMAGE, DEFAULT_MEMORY_MIB, parseRunOptions, type RawRunOptions } from "./run-options.ts";
+
+/** Version of package.json; a constant so that the program does not search for its own files. */
+const VERSION = "0.1.0";
+
+/** `domlab run`; with --json every end, a refusal too, is told as one JSON object. */
+async function runCommand(raw: RawRunOptions): Promise<number> {
+  const begin = Date.now();
+  const print = (report: RunReport) => {
+    if (raw.json) process.stdout.write(`${JSON.stringify(report)}\n`);
+    return report.exit;
+  };
+  try {
+    const options = parseRunOptions(raw);
+    // Loaded only now, so that --help and wrong options answer at once.
+    const { run } = await import("./run.ts");
+    return print(await run(options));
+  } catch (error) {
+    const { line, status } = explain(error);
+    print({ status: "failed", exit: status, seconds: (Date.now() - begin) / 1000, error: line });
+    throw error;
+  }
+}
+
+function program(setStatus: (status: number) => void): Command {
+  const domlab = new Command("domlab")
+    .description("A lab of virtual machines built on the Xen device architecture, in user space.")
+    .version(VERSION)
+    .exitOverride()
+    .configureOutput({ outputError: () => {} });
+  domlab
+    .command("run")
+    .description("Boot a guest and attach this terminal to its console, or run one command in it.")
+    .option("--image <name>", `guest image to boot (default: ${DEFAULT_IMAGE})`)
+    .option("--kernel <file>", "kernel of your own: a bzImage or an ELF file with a Xen PVH entry")
+    .option("--initrd <file>", "initial RAM disk of your own; without it the image's")
+    .option("--memory <MiB>", `guest memory (default: ${DEFAULT_MEMORY_MIB})`)
+    .option("--cmdline <text>", "kernel command line in place of the image's")
+    .option("--exec <command>", "run this shell command in the guest and end with its exit status")
+    .option("--timeout <seconds>", "stop the guest after that long, with exit status 124")
+    .option("--json", "print one JSON object about the run on standard output")
+    .option("--verbose", "show the guest's kernel log on standard error")
+    .addHelpText(
+      "after",
+      [
+        "",
+        "Keys in an interactive session: Ctrl-] stops the guest and leaves. Ctrl-C stops it while it boots and is the",
+        "guest's own key afterwards; pressed twice it always gives the terminal back.",
+        "",
+        "Exit status: the guest command's own; 1 the guest crashed; 2 bad input; 124 timeout; 130 stopped with Ctrl-C.",
+      ].join("\n"),
+    )
+    .exitOverride()
+    .configureOutput({ outputError: () => {} })
+    .action(async (raw: RawRunOptions) => {
+      setStatus(await runCommand(raw));
+    });
+  return domlab;
+}
+
+/** Runs the command line; returns the exit status. Every failure becomes one line on standard error. */
+async function main(args: readonly string[]): Promise<number> {
+  let status = EXIT_OK;
+  try {
+    await program((value) => {
+      status = value;
+    }).parseAsync(args, { from: "user" });
+    return status;
+  } catch (error) {
+    if (error instanceof CommanderError) {
+      if (error.exitCode === 0) return EXIT_OK;
+      if (error.code === "commander.help") return EXIT_BAD_INPUT;
+      const message = error.message.replace(/^error: /, "").replace(/\s*\n\s*/g, " ");
+      process.stderr.write(`domlab: ${message}; see domlab run --help\n`);
+      return EXIT_BAD_INPUT;
+    }
+    const told = explain(error);
+    process.stderr.write(`domlab: ${told.line}\n`);
+    if (told.stack && process.env.DOMLAB_DEBUG) process.stderr.write(`${told.stack}\n`);
+    return told.status;
+  }
+}
+
+/** Ends the process once stdout and stderr are written out: they may be pipes, which exit() would cut short. */
+function leave(status: number): void {
+  process.exitCode = status;
+  let open = 2;
+  const closed = () => {
+    open--;
+    if (open === 0) process.exit(status);
+  };
+  process.stdout.write("", closed);
+  process.stderr.write("", closed);
+}
+
+// A reader that went away (`domlab run … | head`) is no failure of ours: end quietly, as other tools do under SIGPIPE.
+for (const stream of [process.stdout, process.stderr]) {
+  stream.on("error", (error: NodeJS.ErrnoException) => process.exit(error.code === "EPIPE" ? 141 : 1));
+}
+
+leave(await main(process.argv.slice(2)));

@@ -1,0 +1,175 @@
+/**
+ * The guest image `debian-shell`: Debian's cloud kernel and a busybox in an initramfs that is written here.
+ *
+ * What a session adds (a command to run, the terminal's size) comes as files under /domlab in a further archive behind
+ * the initramfs, since a kernel command line holds 2047 bytes only.
+ */
+
+import { type CpioEntry, writeCpio } from "../../engine/builder/cpio.ts";
+import { execMark } from "../../engine/device/console/exec-stream.ts";
+
+/** Kernel modules that the initramfs carries and /init loads. */
+export const SHELL_MODULES = ["xen_blkfront", "xen_netfront"] as const;
+
+/**
+ * The image's kernel command line.
+ * - mitigations=off: an interpreted CPU does not execute speculatively, so the work-arounds only cost time.
+ * - cryptomgr.notests=1: the crypto self-tests are more than half of the instructions of a boot.
+ * - loglevel=7: everything but debug messages goes to the console, and so to the domain's log file.
+ */
+export const SHELL_COMMAND_LINE =
+  "console=hvc0 loglevel=7 mitigations=off cryptomgr.notests=1 random.trust_cpu=on random.trust_bootloader=on";
+
+/** What the interactive shell prints when it is ready for the first command. */
+export const SHELL_PROMPT = "root@domlab:~# ";
+
+/**
+ * Runs as process 1. The marks of the exec mode are described in engine/device/console/exec-stream.ts; the command's
+ * output goes through a pipe, so that it does not find a terminal, and its standard error is kept until the end.
+ */
+const INIT = `#!/bin/busybox sh
+/bin/busybox mount -t proc -o nosuid,nodev,noexec proc /proc
+/bin/busybox --install -s
+export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root USER=root LOGNAME=root SHELL=/bin/sh TERM=linux
+mount -t sysfs -o nosuid,nodev,noexec sysfs /sys
+mount -t devtmpfs -o nosuid,mode=0755 devtmpfs /dev
+mkdir -p /dev/pts /dev/shm
+mount -t devpts -o nosuid,noexec,gid=5,mode=620,ptmxmode=666 devpts /dev/pts
+mount -t tmpfs -o nosuid,nodev,mode=0755 run /run
+mount -t tmpfs -o nosuid,nodev,mode=1777 tmp /tmp
+mount -t tmpfs -o nosuid,nodev,mode=1777 shm /dev/shm
+while read -r module; do
+  insmod "$module"
+done </lib/domlab/modules
+hostname -F /etc/hostname
+ip link set lo up
+cd /root
+
+console=/dev/hvc0
+[ -c $console ] || console=/dev/console
+
+if [ -e /domlab/exec ]; then
+  mark=$(printf '\\036domlab:%s:' "$(cat /domlab/token)")
+  rm /domlab/token
+  dmesg -n 1
+  stty -F $console raw -echo
+  printf '%sbegin\\n' "$mark" >$console
+  {
+    sh /domlab/exec </dev/null 2>/run/domlab.stderr
+    echo $? >/run/domlab.status
+  } | cat >$console
+  printf '%sstderr\\n' "$mark" >$console
+  cat /run/domlab.stderr >$console
+  status=$(cat /run/domlab.status)
+  printf '%send %s\\n' "$mark" "\${status:-255}" >$console
+  # Setting the line waits until all output has left it.
+  stty -F $console raw -echo
+else
+  dmesg -n 4
+  stty -F $console sane
+  if [ -e /domlab/terminal ]; then
+    read -r TERM rows columns </domlab/terminal
+    stty -F $console rows "$rows" columns "$columns"
+  else
+    stty -F $console rows 24 columns 80
+  fi
+  export PS1='\\u@\\h:\\w\\$ '
+  echo "Debian $(uname -r) on Domlab. Leave with exit, detach with Ctrl-]." >$console
+  setsid -c sh -i <$console >$console 2>&1
+  stty -F $console sane
+fi
+sync
+poweroff -f
+`;
+
+const PASSWD = `root:x:0:0:root:/root:/bin/sh
+nobody:x:65534:65534:nobody:/nonexistent:/bin/false
+`;
+
+const GROUP = `root:x:0:
+tty:x:5:
+nogroup:x:65534:
+`;
+
+const DIRECTORIES: readonly (readonly [path: string, mode: number])[] = [
+  ["bin", 0o755],
+  ["sbin", 0o755],
+  ["usr", 0o755],
+  ["usr/bin", 0o755],
+  ["usr/sbin", 0o755],
+  ["dev", 0o755],
+  ["proc", 0o555],
+  ["sys", 0o555],
+  ["run", 0o755],
+  ["tmp", 0o1777],
+  ["root", 0o700],
+  ["mnt", 0o755],
+  ["etc", 0o755],
+  ["lib", 0o755],
+  ["lib/domlab", 0o755],
+  ["lib/modules", 0o755],
+];
+
+/** The pieces of the image that come from packages. */
+export interface ShellParts {
+  readonly kernelRelease: string;
+  readonly busybox: Uint8Array;
+  /** Uncompressed modules in the order of loading. */
+  readonly modules: readonly { readonly name: string; readonly data: Uint8Array }[];
+}
+
+function configuration(): CpioEntry[] {
+  const file = (path: string, data: string): CpioEntry => ({ kind: "file", path, data });
+  return [
+    file("etc/passwd", PASSWD),
+    file("etc/group", GROUP),
+    file("etc/hostname", "domlab\n"),
+    file("etc/hosts", "127.0.0.1 localhost domlab\n::1 localhost\n"),
+  ];
+}
+
+/** Writes the initramfs: the same bytes for the same parts. */
+export function writeShellInitramfs(parts: ShellParts): Uint8Array {
+  const moduleDirectory = `lib/modules/${parts.kernelRelease}`;
+  const pathOf = (name: string): string => `${moduleDirectory}/${name.replaceAll("_", "-")}.ko`;
+  const directories = DIRECTORIES.map(([path, mode]): CpioEntry => ({ kind: "directory", path, mode }));
+  return writeCpio([
+    ...directories,
+    { kind: "directory", path: moduleDirectory },
+    // Before /init mounts devtmpfs, the kernel opens this one for it.
+    { kind: "character-device", path: "dev/console", major: 5, minor: 1 },
+    { kind: "character-device", path: "dev/null", major: 1, minor: 3, mode: 0o666 },
+    { kind: "file", path: "bin/busybox", data: parts.busybox, mode: 0o755 },
+    { kind: "symlink", path: "bin/sh", target: "busybox" },
+    { kind: "file", path: "init", data: INIT, mode: 0o755 },
+    ...configuration(),
+    { kind: "file", path: "lib/domlab/modules", data: parts.modules.map(({ name }) => `/${pathOf(name)}\n`).join("") },
+    ...parts.modules.map(({ name, data }): CpioEntry => ({ kind: "file", path: pathOf(name), data })),
+  ]);
+}
+
+/** What one start of the image is for. */
+export interface Session {
+  /** Run this shell command and power off; `token` marks its output (see ExecStreamParser). */
+  readonly exec?: { readonly command: string; readonly token: string };
+  /** The host's terminal, for an interactive start: TERM and the size in characters. */
+  readonly terminal?: { readonly type: string; readonly rows: number; readonly columns: number };
+}
+
+/** Writes the archive that goes behind the initramfs for one start; undefined if there is nothing to tell. */
+export function writeSessionArchive(session: Session): Uint8Array | undefined {
+  const entries: CpioEntry[] = [];
+  if (session.exec !== undefined) {
+    const { command, token } = session.exec;
+    if (!/^[0-9A-Za-z]{8,64}$/.test(token)) throw new RangeError(`bad token for ${JSON.stringify(execMark(token))}`);
+    entries.push({ kind: "file", path: "domlab/exec", data: `${command}\n`, mode: 0o600 });
+    entries.push({ kind: "file", path: "domlab/token", data: token, mode: 0o600 });
+  }
+  if (session.terminal !== undefined) {
+    const { type, rows, columns } = session.terminal;
+    // The value comes from the environment and goes into a shell's: keep what terminal names are made of.
+    const safe = type.replace(/[^0-9A-Za-z.+_-]/g, "") || "linux";
+    entries.push({ kind: "file", path: "domlab/terminal", data: `${safe} ${rows} ${columns}\n` });
+  }
+  return entries.length === 0 ? undefined : writeCpio([{ kind: "directory", path: "domlab", mode: 0o700 }, ...entries]);
+}

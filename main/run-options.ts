@@ -1,0 +1,87 @@
+import { BadInput } from "./failure.ts";
+
+/** Guest RAM when the user says nothing, in MiB. */
+export const DEFAULT_MEMORY_MIB = 512;
+/** Image that runs when the user names none. */
+export const DEFAULT_IMAGE = "debian-shell";
+/** Longest --timeout, in seconds: what a timer of the host can hold (2^31 - 1 ms). */
+const LONGEST_TIMEOUT_S = 2_147_483;
+
+/** What commander hands over: text as the user typed it. */
+export interface RawRunOptions {
+  readonly image?: string;
+  readonly kernel?: string;
+  readonly initrd?: string;
+  readonly memory?: string;
+  readonly cmdline?: string;
+  readonly exec?: string;
+  readonly timeout?: string;
+  readonly json?: boolean;
+  readonly verbose?: boolean;
+}
+
+/** What a run is to do, checked. */
+export interface RunOptions {
+  /** Image that provides what `kernel` and `initrd` do not. */
+  readonly image: string;
+  readonly kernel: string | undefined;
+  readonly initrd: string | undefined;
+  readonly memoryMiB: number;
+  /** Kernel command line in place of the image's. */
+  readonly cmdline: string | undefined;
+  /** Shell command to run in the guest instead of an interactive session. */
+  readonly exec: string | undefined;
+  /** Most seconds that the guest may run, counted from the start of its domain. */
+  readonly timeoutSeconds: number | undefined;
+  readonly json: boolean;
+  readonly verbose: boolean;
+}
+
+function parseMemory(text: string): number {
+  const match = /^([0-9]+)(?:M|MiB)?$/i.exec(text.trim());
+  const value = match ? Number(match[1]) : Number.NaN;
+  if (!Number.isSafeInteger(value) || value === 0) {
+    throw new BadInput("bad-option", `--memory ${text} is no whole number of MiB`, "say for example --memory 512");
+  }
+  return value;
+}
+
+function parseTimeout(text: string): number {
+  const value = /^[0-9]+(\.[0-9]+)?$/.test(text.trim()) ? Number(text) : Number.NaN;
+  if (!(value > 0 && value <= LONGEST_TIMEOUT_S)) {
+    throw new BadInput(
+      "bad-option",
+      `--timeout ${text} is no number of seconds between 0 and ${LONGEST_TIMEOUT_S}`,
+      "say for example --timeout 60",
+    );
+  }
+  return value;
+}
+
+function notEmpty(option: string, value: string | undefined): string | undefined {
+  if (value === "") throw new BadInput("bad-option", `--${option} is empty`, "name a file or leave the option out");
+  return value;
+}
+
+/** Checks the options of `domlab run`. Throws BadInput, one line with cause and remedy. */
+export function parseRunOptions(raw: RawRunOptions): RunOptions {
+  const kernel = notEmpty("kernel", raw.kernel);
+  const initrd = notEmpty("initrd", raw.initrd);
+  if (raw.image !== undefined && kernel !== undefined && initrd !== undefined) {
+    throw new BadInput("bad-option", "--image and --kernel with --initrd exclude each other", "leave one out");
+  }
+  if (raw.exec?.includes("\0")) {
+    throw new BadInput("bad-option", "--exec holds a zero byte, which no shell takes", "remove it");
+  }
+  return {
+    image: raw.image ?? DEFAULT_IMAGE,
+    kernel,
+    initrd,
+    memoryMiB: raw.memory === undefined ? DEFAULT_MEMORY_MIB : parseMemory(raw.memory),
+    cmdline: raw.cmdline,
+    exec: raw.exec,
+    timeoutSeconds: raw.timeout === undefined ? undefined : parseTimeout(raw.timeout),
+    json: raw.json ?? false,
+    verbose: raw.verbose ?? false,
+  };
+}

@@ -1,0 +1,30 @@
+/** `npm run bench -- boot|cpu [-n rounds] [--memory MiB]`: measures and prints one JSON object on standard output. */
+import os from "node:os";
+import { Command } from "commander";
+import { benchBoot } from "./boot.ts";
+import { benchCpu } from "./cpu.ts";
+
+const bench = new Command("bench").description("Measures Domlab; prints JSON with the raw samples.");
+
+function add(name: string, text: string, rounds: string, action: (rounds: number, memory: number) => Promise<object>) {
+  bench
+    .command(name)
+    .description(text)
+    .option("-n <rounds>", "samples of each kind", rounds)
+    .option("--memory <MiB>", "guest memory", "512")
+    .action(async (options: { n: string; memory: string }) => {
+      const result = await action(Number(options.n), Number(options.memory));
+      const host = { node: process.version, cpu: os.cpus()[0]?.model, cores: os.cpus().length, load: os.loadavg()[0] };
+      process.stdout.write(`${JSON.stringify({ ...result, host }, null, 2)}\n`);
+    });
+}
+
+add("boot", "seconds from process start to the shell prompt, beside QEMU (TCG, microvm)", "5", benchBoot);
+add("cpu", "guest MIPS at boot and on three loads, and memory", "3", benchCpu);
+
+try {
+  await bench.parseAsync();
+} catch (error) {
+  process.stderr.write(`bench: ${error instanceof Error ? error.message : String(error)}\n`);
+  process.exitCode = 1;
+}

@@ -1,0 +1,105 @@
+import { createHash } from "node:crypto";
+import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
+import os from "node:os";
+import path from "node:path";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { domlab, type Result } from "../cli/domlab.ts";
+
+let state = "";
+let environment: NodeJS.ProcessEnv = {};
+beforeAll(() => {
+  state = mkdtempSync(path.join(os.tmpdir(), "domlab-guest-"));
+  environment = { XDG_STATE_HOME: state };
+});
+afterAll(() => rmSync(state, { recursive: true, force: true }));
+
+const exec = (command: string, ...more: string[]): Promise<Result> =>
+  domlab(["run", "--exec", command, "--timeout", "120", ...more], { environment });
+
+describe("a command in a guest", () => {
+  it("says what guest it is and gives its status", async () => {
+    const command = 'uname -a; dmesg | grep -i xen; sha256sum /bin/busybox; awk "BEGIN{print 22/7}"; exit 7';
+    const result = await exec(command);
+    const out = result.stdout.toString();
+    expect(result.stderr).toBe("");
+    expect(result.status).toBe(7);
+    expect(out).toMatch(/^Linux \S+ \d+\.\d+\S* .*x86_64 .*Linux\n/);
+    expect(out).toMatch(/Hypervisor detected: Xen HVM/);
+    expect(out).toMatch(/^[0-9a-f]{64} {2}\/bin\/busybox$/m);
+    expect(out).toMatch(/\n3\.14286\n$/);
+    expect(out).not.toContain("\r");
+    expect(readFileSync(path.join(state, "domlab/domains/debian-shell/console.log"), "latin1")).toContain(
+      "Linux version",
+    );
+  });
+
+  it("keeps streams apart and bytes exact", async () => {
+    const result = await exec("printf 'a\\000\\377\\r\\n\\036b'; echo wrong >&2; cat; exit 255");
+    expect(result.stdout).toEqual(Buffer.from([0x61, 0, 0xff, 0x0d, 0x0a, 0x1e, 0x62]));
+    expect(result.stderr).toBe("wrong\n");
+    expect(result.status).toBe(255);
+  });
+
+  it("computes what the host computes, on a megabyte that comes back whole", async () => {
+    const result = await exec(
+      "dd if=/dev/urandom of=/tmp/r bs=64k count=16 2>/dev/null; sha256sum /tmp/r >&2; cat /tmp/r",
+    );
+    expect(result.status).toBe(0);
+    expect(result.stdout.length).toBe(1024 * 1024);
+    expect(result.stderr).toBe(`${createHash("sha256").update(result.stdout).digest("hex")}  /tmp/r\n`);
+  });
+
+  it("takes a command of 100 000 characters", async () => {
+    const result = await exec(`# ${"long ".repeat(20_000)}\necho end; false`);
+    expect(result.stdout.toString()).toBe("end\n");
+    expect(result.status).toBe(1);
+  });
+
+  it("reports as JSON, with the kernel log on stderr when asked", async () => {
+    const result = await exec("echo out; echo err >&2; exit 3", "--json", "--verbose", "--memory", "256");
+    const report = JSON.parse(result.stdout.toString());
+    expect(report).toMatchObject({ status: "exited", exit: 3, stdout: "out\n", stderr: "err\n" });
+    expect(report.seconds).toBeGreaterThan(0);
+    expect(report.instructions).toBeGreaterThan(1_000_000);
+    expect(existsSync(report.log)).toBe(true);
+    expect(result.stderr).toContain("Linux version");
+    expect(result.status).toBe(3);
+  });
+
+  it("appends nothing of its own to a command line of the user's", async () => {
+    const result = await exec("cat /proc/cmdline", "--cmdline", "console=hvc0 quiet testing=1");
+    expect(result.stdout.toString()).toBe("console=hvc0 quiet testing=1\n");
+  });
+});
+
+describe("a guest that does not end by itself", () => {
+  it("is stopped by --timeout with 124", async () => {
+    const begin = Date.now();
+    const result = await domlab(["run", "--exec", "echo begun; sleep 1000", "--timeout", "15"], { environment });
+    expect(result.status).toBe(124);
+    expect(result.stderr).toMatch(/^domlab: [^\n]*15 s[^\n]*\n$/);
+    expect(Date.now() - begin).toBeLessThan(60_000);
+  });
+
+  it("is stopped by SIGTERM", async () => {
+    const result = await domlab(["run", "--exec", "sleep 1000"], {
+      environment,
+      started: (child) => setTimeout(() => child.kill("SIGTERM"), 3000),
+    });
+    expect(result.status).toBe(143);
+  });
+});
+
+describe("a piped session", () => {
+  it("types the input at the prompt and ends with the shell", async () => {
+    const result = await domlab(["run", "--timeout", "120"], { environment, input: "echo $((6*7)) answer\nexit\n" });
+    expect(result.stdout.toString()).toMatch(/\n42 answer\r?\n/);
+    expect(result.status).toBe(0);
+  });
+
+  it("ends at the end of its input", async () => {
+    const result = await domlab(["run", "--timeout", "120"], { environment, input: "sleep 1; echo la''st\n" });
+    expect(result.stdout.toString()).toMatch(/\nlast\r?\n/);
+    expect(result.status).toBe(0);
+  });
+});
