@@ -15,6 +15,8 @@ const MXCSR_RESET = 0x1f80;
 const DR6_RESET = 0xffff0ff0n;
 const DR7_RESET = 0x400n;
 const PAT_RESET = 0x0007040600070406n;
+/** Local APIC at its usual address, enabled, in x2APIC mode, on the boot processor. */
+const APIC_BASE = 0xfee00d00n;
 
 /** Registers in which the entry differs from kernel to kernel. */
 export interface PvhEntry {
@@ -52,7 +54,7 @@ export function pvhEntryState(zero: CpuState, entry: PvhEntry): CpuState {
     idtr: { base: 0n, limit: 0 },
     control: { ...zero.control, cr0: CR0_PE, cr3: 0n, cr4: 0n, efer: 0n },
     debug: [0n, 0n, 0n, 0n, 0n, 0n, DR6_RESET, DR7_RESET],
-    msrs: { ...zero.msrs, pat: PAT_RESET },
+    msrs: { ...zero.msrs, pat: PAT_RESET, apicBase: APIC_BASE },
     x87: { ...zero.x87, control: X87_CONTROL },
     mxcsr: MXCSR_RESET,
   };

@@ -1,6 +1,7 @@
 /** A running domain inside its process: memory, vCPU worker, and the console and XenStore backends. */
 import { Worker } from "node:worker_threads";
 import { PAGE_SIZE } from "../abi/xen.ts";
+import { ACPI_ADDRESS, acpiTables } from "../builder/acpi.ts";
 import { type EntryState, loadImage, prepareImage } from "../builder/build.ts";
 import { FRAMES } from "../cpu/assembly/layout.ts";
 import { loadCore } from "../cpu/vcpu.ts";
@@ -32,6 +33,8 @@ import type { LoopEnd } from "./vcpu-loop.ts";
 import type { WorkerInput, WorkerMessage } from "./worker-protocol.ts";
 
 const MIB = 1 << 20;
+/** A domain has one virtual CPU. */
+const VCPUS = 1;
 /** Console lines that a crash report quotes. */
 const TAIL_LINES = 100;
 /** V8 limits of the worker, MiB: its JavaScript heap holds next to nothing. */
@@ -80,9 +83,11 @@ export class Machine {
     const core = loadCore();
     const image = await prepareImage(config.image);
     const memory = createGuestMemory(planFrames(config.memoryMiB * MIB), FRAMES);
-    const entry: EntryState = loadImage(image, createGuestFrames(memory.attach(0)), {
+    const frames = createGuestFrames(memory.attach(0));
+    const entry: EntryState = loadImage(image, frames, {
       reserved: [{ start: SPECIAL_GFN * PAGE_SIZE, length: SPECIAL_GFNS * PAGE_SIZE }],
     });
+    frames.write(ACPI_ADDRESS, acpiTables(VCPUS));
     const input: WorkerInput = {
       memory: memory.token,
       core,
@@ -151,7 +156,7 @@ export class Machine {
       id: this.config.id,
       name: this.config.name,
       ramKib: this.config.memoryMiB * 1024,
-      vcpus: 1,
+      vcpus: VCPUS,
       consolePort,
       consoleGfn: CONSOLE_GFN,
       storePort: xenstorePort,

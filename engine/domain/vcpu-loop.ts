@@ -130,7 +130,10 @@ export class VcpuLoop {
   /** HLT. With interrupts off nothing can wake it: that is how a kernel without ACPI powers off. */
   private halt(): LoopEnd | undefined {
     if (!this.cpu.interruptsEnabled) return { reason: "poweroff" };
-    this.sleep(() => this.upcall && this.context.interruptLineConnected, Number.POSITIVE_INFINITY);
+    this.sleep(
+      () => this.context.apic.busy || (this.upcall && this.context.interruptLineConnected),
+      Number.POSITIVE_INFINITY,
+    );
     return undefined;
   }
 

@@ -28,17 +28,23 @@ export interface CpuidOptions {
 const bits = (...positions: readonly number[]): number =>
   positions.reduce((mask, position) => (mask | (1 << position)) >>> 0, 0);
 
-/** fpu, pse, tsc, msr, pae, cx8, pge, cmov, mmx, fxsr, sse, sse2 */
-const LEAF_1_EDX = bits(0, 3, 4, 5, 6, 8, 13, 15, 23, 24, 25, 26);
-/** cx16, hypervisor */
-const LEAF_1_ECX = bits(13, 31);
+/** fpu, pse, tsc, msr, pae, cx8, apic, pge, cmov, mmx, fxsr, sse, sse2 */
+const LEAF_1_EDX = bits(0, 3, 4, 5, 6, 8, 9, 13, 15, 23, 24, 25, 26);
+/** cx16, x2apic, hypervisor */
+const LEAF_1_ECX = bits(13, 21, 31);
 /** syscall, nx, long mode, and the AMD copies of the leaf 1 bits. */
-const EXTENDED_EDX = bits(0, 3, 4, 5, 6, 8, 11, 13, 15, 20, 23, 24, 29);
+const EXTENDED_EDX = bits(0, 3, 4, 5, 6, 8, 9, 11, 13, 15, 20, 23, 24, 29);
 /** Enhanced REP MOVSB/STOSB: the CPU does them in bulk. */
 const LEAF_7_EBX = bits(9);
 const INVARIANT_TSC = bits(8);
 /** Family 15, model 4, stepping 10. */
 const SIGNATURE = 0x00000f4a;
+/**
+ * Guest-physical space is 4 GiB: the CPU's table of guest frames ends there, and Linux looks for room for its grant
+ * table anywhere it may.
+ */
+const PHYSICAL_BITS = 32;
+const LINEAR_BITS = 48;
 const BRAND = "Domlab Virtual CPU";
 
 /** Four characters in the byte order of a register. */
@@ -70,7 +76,7 @@ function standardLeaves(vcpu: number): CpuidEntry[] {
     entry(0x80000005, 0),
     entry(0x80000006, 0),
     entry(0x80000007, 0, 0, 0, INVARIANT_TSC),
-    entry(0x80000008, 40 | (48 << 8)),
+    entry(0x80000008, PHYSICAL_BITS | (LINEAR_BITS << 8)),
   ];
 }
 

@@ -15,6 +15,8 @@ export interface GuestCpu {
   translate(linear: bigint, write: boolean): number;
   /** While the byte at that address is non-zero and interrupts are enabled, `vector` is delivered. */
   setInterruptLine(byteAddress: number, vector: number): void;
+  /** One external interrupt, delivered as soon as the guest takes interrupts. */
+  inject(vector: number): void;
   /** Exception at the current instruction. */
   raise(vector: number, errorCode?: number): void;
   /** Forgets translations, after a change of the physmap. */

@@ -2,6 +2,7 @@
 import { MSR_HYPERCALL_PAGE } from "../abi/cpuid.ts";
 import { Hypercall } from "../abi/hypercalls.ts";
 import { PAGE_SHIFT, PAGE_SIZE } from "../abi/xen.ts";
+import { LocalApic } from "./local-apic.ts";
 import type { VcpuContext } from "./vcpu.ts";
 
 const STUB_SIZE = 32;
@@ -19,14 +20,16 @@ export function hypercallPage(): Uint8Array {
   return page;
 }
 
-/** Value of an MSR, or undefined: #GP. Nothing readable is left to the hypervisor. */
+/** Value of an MSR, or undefined: #GP. */
 export function readMsr(vcpu: VcpuContext, index: number): bigint | undefined {
+  if (LocalApic.covers(index)) return vcpu.apic.read(index);
   vcpu.domain.logOnce(`rdmsr${index}`, `read of MSR 0x${index.toString(16)} gets #GP`);
   return undefined;
 }
 
 /** False: #GP. A write to the hypercall page MSR names a guest-physical page, its low bits the page's index (only 0). */
 export function writeMsr(vcpu: VcpuContext, index: number, value: bigint): boolean {
+  if (LocalApic.covers(index)) return vcpu.apic.write(index, value);
   const { domain } = vcpu;
   if (index !== MSR_HYPERCALL_PAGE) {
     domain.logOnce(`wrmsr${index}`, `write of 0x${value.toString(16)} to MSR 0x${index.toString(16)} gets #GP`);

@@ -5,6 +5,7 @@ import { Virq, vcpuInfo } from "../abi/xen.ts";
 import type { Domain } from "./domain.ts";
 import { GuestCopy } from "./guest-copy.ts";
 import type { GuestCpu } from "./guest-cpu.ts";
+import { LocalApic } from "./local-apic.ts";
 import { encodeTimeInfo, RunstateClock, VcpuTimers, writeTimeInfo, writeWallclock } from "./time.ts";
 
 /** What a vCPU waits for after SCHEDOP_block or SCHEDOP_poll. Deadline: domain time in ns, Infinity for none. */
@@ -19,6 +20,7 @@ export class VcpuContext {
   readonly copy: GuestCopy;
   readonly timers = new VcpuTimers();
   readonly runstate: RunstateClock;
+  readonly apic: LocalApic;
   /** Vector of HVMOP_set_evtchn_upcall_vector, or 0. */
   upcallVector = 0;
   /** True once register_vcpu_info has moved this vCPU's vcpu_info; it can move only once. */
@@ -36,6 +38,7 @@ export class VcpuContext {
     this.id = id;
     this.cpu = cpu;
     this.copy = new GuestCopy(cpu);
+    this.apic = new LocalApic(id, (vector) => cpu.inject(vector));
     this.runstate = new RunstateClock(domain.clock());
     if (id === 0) writeWallclock(domain.mapping, 2, domain.wallclockNs);
     this.updateTime();

@@ -19,8 +19,7 @@ interface OpcodeForm {
 
 /** Instructions we do not offer, with the CPUID bit or the circumstance that keeps the guest from executing them. */
 const HIDDEN: readonly (readonly [mnemonics: RegExp, reason: string])[] = [
-  [/^v/, "AVX, AVX2, AVX-512: CPUID.1:ECX.OSXSAVE and AVX, and no XCR0"],
-  [/^(vmcall|vmmcall)$/, "in the table: hypercalls"],
+  [/^(VEX|EVEX)$/, "AVX, AVX2, AVX-512, BMI: CPUID.1:ECX.OSXSAVE and AVX, CPUID.7:EBX; no XCR0"],
   [/^(clac|stac)$/, "SMAP: CPUID.7:EBX.SMAP; patched in by alternatives"],
   [/^(xsave|xrstor|xsavec|xsaves|xrstors|xsaveopt|xgetbv|xsetbv)(64)?$/, "CPUID.1:ECX.XSAVE"],
   [/^(xbegin|xend|xabort|xtest)$/, "TSX: CPUID.7:EBX.RTM"],
@@ -46,14 +45,15 @@ const HIDDEN: readonly (readonly [mnemonics: RegExp, reason: string])[] = [
 const ENCODED = /^(?:0F (?:(38|3A) )?)?([0-9A-F]{2}) (-|66|F2|F3)(?: (?:\/([0-7]) )?(?:([mr])|([0-9A-F]{2})))?$/;
 
 function parseForm(line: string): OpcodeForm {
-  const [text = "", mnemonic = ""] = line.split("|").map((cell) => cell.trim());
+  const [text = "", name = ""] = line.split("|").map((cell) => cell.trim());
+  const mnemonic = text === "VEX" || text === "EVEX" ? text : name;
   const match = ENCODED.exec(text);
   if (!match) return { text, mnemonic, map: -1, opcode: 0, prefix: "-" };
-  const [, escape, opcode = "", prefix = "", reg, kind, modrm] = match;
+  const [, secondByte, opcode = "", prefix = "", reg, kind, modrm] = match;
   return {
     text,
     mnemonic,
-    map: escape === "38" ? 2 : escape === "3A" ? 3 : text.startsWith("0F ") ? 1 : 0,
+    map: secondByte === "38" ? 2 : secondByte === "3A" ? 3 : text.startsWith("0F ") ? 1 : 0,
     opcode: Number.parseInt(opcode, 16),
     prefix,
     ...(reg === undefined ? {} : { reg: Number(reg) }),

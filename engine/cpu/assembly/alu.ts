@@ -1,6 +1,6 @@
 /** Arithmetic helpers of the generated instruction bodies: values are zero-extended to 64 bits, `bits` 8…64. */
 import { EFLAGS, FLAGS_ARITH, FLAG_AF, FLAG_CF, FLAG_OF, FLAG_SF, FLAG_ZF, KIND_EXPLICIT, LAZY_KIND } from "./layout";
-import { getFlags, parity, setArith } from "./flags";
+import { getFlags, parity, setArith, setCarryOverflow } from "./flags";
 
 /** Flags of ADC and SBB: x ± y ± carry = r, all cut to the operand size; `shift` = 64 − operand bits. */
 export function setCarried(x: u64, y: u64, r: u64, subtract: bool, shift: u64, carry: bool): void {
@@ -36,11 +36,6 @@ export function signedHigh(x: u64, y: u64): i64 {
 
 function maskOf(bits: u32): u64 {
   return bits == 64 ? 0xffffffffffffffff : ((<u64>1) << bits) - 1;
-}
-
-/** Replaces CF and OF only. */
-function setCarryOverflow(carry: u32, overflow: u32): void {
-  setArith((getFlags() & ~(FLAG_CF | FLAG_OF)) | carry | (overflow << 11));
 }
 
 export function rolValue(x: u64, n: u32, bits: u32): u64 {

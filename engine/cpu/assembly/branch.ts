@@ -1,7 +1,8 @@
 /** Control transfers that are not cases of the interpreter: other modes' calls and returns, and the loop family. */
-import { getFlags } from "./flags";
-import { finish, jumpTo, nextRip } from "./flow";
-import { FLAG_ZF, GPR, MODE, MODE_32, MODE_64, PREFIX_ADDR, RIP_MASK, R_IMM, R_PREFIX, R_RM, R_SIZE } from "./layout";
+import { raiseError } from "./fault";
+import { getCond, getFlags } from "./flags";
+import { finish, isCanonical, jumpTo, nextRip } from "./flow";
+import { CUR, EXC_GP, FLAG_ZF, GPR, MODE, MODE_32, MODE_64, PREFIX_ADDR, RIP_MASK, R_IMM, R_MODRM, R_PREFIX, R_RM, R_SIZE } from "./layout";
 import { ea } from "./operands";
 import { loadSized, peek, push, setStackPointer } from "./stack";
 
@@ -19,6 +20,26 @@ function relativeTarget(ip: u32): u64 {
   return cut(nextRip(ip) + load<u64>(ip, R_IMM), load<u8>(ip, R_SIZE));
 }
 
+/** Raises #GP(0) for a 64-bit branch target that is no address. */
+function checked(target: u64): u64 {
+  if (!isCanonical(target)) raiseError(EXC_GP, 0);
+  return target;
+}
+
+/** What the interpreter's branches call for a target that is not canonical: faults before anything is committed. */
+export function badTarget(ip: u32): void {
+  store<u32>(CUR, ip);
+  raiseError(EXC_GP, 0);
+}
+
+export function jmp(ip: u32): void {
+  jumpTo(relativeTarget(ip));
+}
+
+export function jcc(ip: u32): void {
+  branchIf(ip, getCond(load<u8>(ip, R_MODRM)));
+}
+
 export function call(ip: u32): void {
   const target = relativeTarget(ip);
   push(nextRip(ip), load<u8>(ip, R_SIZE));
@@ -31,7 +52,7 @@ export function ret(ip: u32): void {
 
 export function ret_imm(ip: u32): void {
   const size = <u32>load<u8>(ip, R_SIZE);
-  const target = cut(peek(0, size), size);
+  const target = checked(cut(peek(0, size), size));
   release((1 << size) + <u32>load<u16>(ip, R_IMM));
   jumpTo(target);
 }
@@ -40,7 +61,7 @@ export function ret_imm(ip: u32): void {
 function indirectTarget(ip: u32): u64 {
   const size = <u32>load<u8>(ip, R_SIZE);
   const rm = <u32>load<u8>(ip, R_RM);
-  return cut(rm == 255 ? loadSized(ea(ip), size) : load<u64>(GPR + (rm << 3)), size);
+  return checked(cut(rm == 255 ? loadSized(ea(ip), size) : load<u64>(GPR + (rm << 3)), size));
 }
 
 export function call_indirect_near(ip: u32): void {

@@ -122,9 +122,15 @@ function writeCr3(value: u64): void {
 }
 
 /** MOV r, CRn. */
+/** Control registers that do not exist are #UD even where privilege is missing. */
+function requireControl(n: u32): void {
+  if (n != 0 && n != 2 && n != 3 && n != 4 && n != 8) raise(EXC_UD);
+  requireKernel();
+}
+
 export function readControl(ip: u32): void {
   let value: u64 = 0;
-  requireKernel();
+  requireControl(load<u8>(ip + R_REG));
   switch (load<u8>(ip + R_REG)) {
     case 0:
       value = load<u64>(CR0);
@@ -149,7 +155,7 @@ export function readControl(ip: u32): void {
 
 /** MOV CRn, r. */
 export function writeControl(ip: u32): void {
-  requireKernel();
+  requireControl(load<u8>(ip + R_REG));
   const value = sourceRegister(load<u8>(ip + R_RM));
   switch (load<u8>(ip + R_REG)) {
     case 0:

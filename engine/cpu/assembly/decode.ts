@@ -275,7 +275,8 @@ function sizeFor(row: u32): u32 {
   if (mode == MODE_64) {
     if ((prefixes & PREFIX_REXW) != 0) return 3;
     // Near branches keep 64 bits whatever the prefix says, as on Intel's processors.
-    if (rule == 5) return other && (load<u8>(ROW_FLAGS + row) & ROW_JUMP) == 0 ? 1 : 3;
+    if (rule == 7) return 3;
+    if (rule == 5) return other ? 1 : 3;
     return other ? 1 : 2;
   }
   return (mode == MODE_32) != other ? 2 : 1;
@@ -505,7 +506,10 @@ function finishRecord(out: u32, row: u32, code: u32, flags: u32, size: u32, form
     store<u16>(out, <u16>(flags & ROW_JUMP ? OP_COLD_JUMP : OP_COLD), R_OP);
     decodeEnds = (flags & ROW_JUMP) != 0;
     fillCold(out, row, code, size, form);
-    if ((flags & ROW_CONDITION) != 0) store<u64>(out, condition, R_IMM);
+    if ((flags & ROW_CONDITION) != 0) {
+      if ((flags & ROW_JUMP) != 0) store<u8>(out, <u8>condition, R_MODRM);
+      else store<u64>(out, condition, R_IMM);
+    }
     return;
   }
   let op = code;

@@ -89,6 +89,8 @@ const CLASS_DOUBLE: u32 = 4;
 
 const RSP = GPR + 32;
 
+let delivered: bool = false;
+
 function classOf(vector: u32): u32 {
   if (vector == EXC_PF) return CLASS_PAGE;
   if (vector == EXC_DE || (vector >= (EXC_TS as u32) && vector <= (EXC_GP as u32))) return CLASS_CONTRIBUTORY;
@@ -234,6 +236,14 @@ export function deliver(vector: u32, hasError: bool, error: u32, kind: u32, next
   else deliverProtected(vector, hasError, error, kind, returnRip, ext);
   store<u32>(EXC_DEPTH, CLASS_NONE);
   store<u32>(SHADOW, 0);
+  delivered = true;
+}
+
+/** Whether something was delivered since the last call: a software interrupt takes no single-step trap of its own. */
+export function takeDelivered(): bool {
+  const was = delivered;
+  delivered = false;
+  return was;
 }
 
 /** Delivers the #DB of a completed single step (EFLAGS.TF): sets DR6.BS. RIP must be exact. */

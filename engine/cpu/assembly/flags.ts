@@ -78,6 +78,38 @@ export function setArith(value: u32): void {
   store<u32>(LAZY_KIND, KIND_EXPLICIT);
 }
 
+/** Makes CF, OF and AF explicit in EFLAGS, for instructions that change only those; ZF, SF and PF stay lazy. */
+export function settleCarry(): void {
+  const word = load<u32>(LAZY_KIND);
+  const kind = word & 0xff;
+  if (kind == KIND_EXPLICIT || kind == KIND_RESULT) return;
+  const a = load<u64>(LAZY_A);
+  const b = load<u64>(LAZY_B);
+  const subtracts = kind == KIND_SUB || kind == KIND_DEC;
+  const result = subtracts ? a - b : a + b;
+  let flags = load<u32>(EFLAGS) & FLAG_CF;
+  if (kind == KIND_SUB) flags = u32(a < b);
+  else if (kind == KIND_ADD) flags = u32(result < a);
+  const overflow = subtracts ? (a ^ b) & (a ^ result) : (a ^ result) & (b ^ result);
+  flags |= <u32>(overflow >> 63) << 11;
+  flags |= <u32>((a ^ b ^ result) >> (<u64>(word >> 8))) & FLAG_AF;
+  store<u32>(EFLAGS, (load<u32>(EFLAGS) & ~(FLAG_CF | FLAG_OF | FLAG_AF)) | flags);
+  store<u64>(LAZY_A, result);
+  store<u32>(LAZY_KIND, (word & 0xffffff00) | KIND_RESULT);
+}
+
+/** Replaces CF alone. */
+export function setCarry(carry: u32): void {
+  settleCarry();
+  store<u32>(EFLAGS, (load<u32>(EFLAGS) & ~FLAG_CF) | carry);
+}
+
+/** Replaces CF and OF alone; both are 0 or 1. */
+export function setCarryOverflow(carry: u32, overflow: u32): void {
+  settleCarry();
+  store<u32>(EFLAGS, (load<u32>(EFLAGS) & ~(FLAG_CF | FLAG_OF)) | carry | (overflow << 11));
+}
+
 /** CF alone, as 0 or 1, without materializing. */
 export function getCarry(): u32 {
   const kind = load<u32>(LAZY_KIND) & 0xff;

@@ -1,11 +1,13 @@
 /** General-purpose instructions that are not templates: wide multiply and divide, bit strings, decimal, frames. */
 import { signedHigh, unsignedHigh } from "./alu";
 import { raise, raiseError } from "./fault";
-import { getCarry, getFlags, parity, setArith, setFlags, setResult } from "./flags";
+import { getCarry, getFlags, parity, setArith, setCarry, setResult } from "./flags";
 import {
+  EFLAGS,
   EXC_BR,
   EXC_DE,
   EXC_GP,
+  EXC_SS,
   EXC_UD,
   FLAGS_ARITH,
   FLAG_AF,
@@ -17,10 +19,11 @@ import {
   GPR,
   MODE,
   MODE_64,
-  PREFIX_ADDR,
   PREFIX_LOCK,
   PREFIX_REXW,
+  RECORD,
   R_A,
+  R_BASE,
   R_IMM,
   R_PREFIX,
   R_REG,
@@ -28,12 +31,15 @@ import {
   R_SEG,
   R_SIZE,
   SLOT_ES,
+  SLOT_TEMP,
   SLOT_ZERO,
 } from "./layout";
 import { checkWrite, ld16, ld32, ld64, ld8, lockAddress, st16, st32, st64, st8 } from "./mmu";
 import { release } from "./branch";
-import { ea } from "./operands";
-import { loadSized, peek, push as pushValue, setStackPointer, stackLinear, stackMask, storeSized } from "./stack";
+import { isCanonical } from "./flow";
+import { ea, microAddress } from "./operands";
+import { addressMask } from "./string";
+import { loadSized, peek, poke, push as pushValue, setStackPointer, stackLinear, stackMask, storeSized } from "./stack";
 
 /** What undecodable bytes run: #UD, or #GP when the instruction is longer than 15 bytes. */
 export function invalid_opcode(ip: u32): void {
@@ -228,8 +234,7 @@ function bitString(ip: u32, change: u32): void {
   const size = <u32>load<u8>(ip, R_SIZE);
   const width: u64 = 8 << size;
   const number = signExtend(load<u64>(GPR + (<u32>load<u8>(ip, R_REG) << 3)), size);
-  let a = ea(ip) + (<u64>(number >> (3 + size)) << size);
-  if (load<u32>(MODE) != MODE_64) a = <u64>(<u32>a);
+  const a = displaced(ip, <u64>(number >> (3 + size)) << size);
   const bit = (<u64>1) << (<u64>number & (width - 1));
   let old: u64 = 0;
   if (change == 0) {
@@ -240,7 +245,18 @@ function bitString(ip: u32, change: u32): void {
     old = loadSized(a, size);
     storeSized(a, size, changed(old, bit, change));
   }
-  setArith((getFlags() & ~FLAG_CF) | (old & bit ? FLAG_CF : 0));
+  setCarry(u32((old & bit) != 0));
+}
+
+/** The memory operand's address moved by `bytes`, wrapping as its address size says. */
+function displaced(ip: u32, bytes: u64): u64 {
+  const long = load<u32>(MODE) == MODE_64;
+  const mask = addressMask(ip);
+  if (long && mask == 0xffffffffffffffff) return ea(ip) + bytes;
+  const segment = <u32>load<u8>(ip, R_SEG);
+  const base = load<u64>(GPR + (long && segment < 4 ? SLOT_ZERO : SLOT_ES + (segment << 3)));
+  const a = base + ((ea(ip) - base + bytes) & mask);
+  return long ? a : <u64>(<u32>a);
 }
 
 function changed(old: u64, bit: u64, change: u32): u64 {
@@ -346,10 +362,17 @@ export function pop(ip: u32): void {
   // An address based on RSP is computed with RSP already moved.
   const before = load<u64>(GPR + 32);
   release(1 << size);
+  if (load<u8>(ip, R_BASE) == SLOT_TEMP) microAddress(ip - RECORD);
   const a = ea(ip);
   store<u64>(GPR + 32, before);
   storeSized(a, size, value);
   release(1 << size);
+}
+
+/** An address used as stack in 64-bit mode. */
+function stackAddress(a: u64): u64 {
+  if (!isCanonical(a)) raiseError(EXC_SS, 0);
+  return a;
 }
 
 export function leave(ip: u32): void {
@@ -357,8 +380,7 @@ export function leave(ip: u32): void {
   const before = load<u64>(GPR + 32);
   const offset = <i32>((load<u64>(GPR + 40) & stackMask()) - (before & stackMask()));
   const mask = stackMask();
-  const a = mask == 0xffffffffffffffff ? load<u64>(GPR + 40) : stackLinear(offset);
-  const value = loadSized(a, size);
+  const value = mask == 0xffffffffffffffff ? loadSized(stackAddress(load<u64>(GPR + 40)), size) : peek(offset, size);
   setStackPointer((load<u64>(GPR + 40) & mask) + (1 << size));
   setSlot(40, size, value);
 }
@@ -371,17 +393,18 @@ export function enter(ip: u32): void {
   const mask = stackMask();
   const bp = load<u64>(GPR + 40);
   let offset: i32 = -bytes;
-  storeSized(stackLinear(offset), size, bp);
+  poke(offset, size, bp);
   const frame = load<u64>(GPR + 32) - <u64>bytes;
   const toBp = <i32>((bp & mask) - (load<u64>(GPR + 32) & mask));
   for (let i: u32 = 1; i < level; i++) {
     offset -= bytes;
-    const from = mask == 0xffffffffffffffff ? bp - <u64>(<u32>bytes * i) : stackLinear(toBp - bytes * <i32>i);
-    storeSized(stackLinear(offset), size, loadSized(from, size));
+    const long = mask == 0xffffffffffffffff;
+    const from = long ? stackAddress(bp - <u64>(<u32>bytes * i)) : stackLinear(toBp - bytes * <i32>i);
+    poke(offset, size, loadSized(from, size));
   }
   if (level != 0) {
     offset -= bytes;
-    storeSized(stackLinear(offset), size, frame);
+    poke(offset, size, frame);
   }
   // The last byte of the new frame must be writable, as the processor checks.
   checkWrite(stackLinear(offset - <i32>allocate), 1);
@@ -392,8 +415,8 @@ export function enter(ip: u32): void {
 export function pusha(ip: u32): void {
   const size = <u32>load<u8>(ip, R_SIZE);
   const bytes: i32 = 1 << size;
-  for (let n: i32 = 7; n >= 0; n--) {
-    storeSized(stackLinear(-bytes * (8 - n)), size, load<u64>(GPR + (n << 3)));
+  for (let n: i32 = 0; n < 8; n++) {
+    poke(-bytes * (n + 1), size, load<u64>(GPR + (n << 3)));
   }
   setStackPointer(load<u64>(GPR + 32) - <u64>(bytes * 8));
 }
@@ -441,8 +464,7 @@ export function mov_to_offset(ip: u32): void {
 export function xlat(ip: u32): void {
   const segment = <u32>load<u8>(ip, R_SEG);
   const long = load<u32>(MODE) == MODE_64;
-  let a = load<u64>(GPR + 24) + load<u8>(GPR);
-  if ((load<u8>(ip, R_PREFIX) & PREFIX_ADDR) != 0 || !long) a &= 0xffffffff;
+  let a = (load<u64>(GPR + 24) + load<u8>(GPR)) & addressMask(ip);
   if (!(long && segment < 4)) a += load<u64>(GPR + SLOT_ES + (segment << 3));
   store<u8>(GPR, <u8>ld8(long ? a : <u64>(<u32>a)));
 }
@@ -459,23 +481,23 @@ export function lahf(ip: u32): void {
 }
 
 export function cmc(ip: u32): void {
-  setArith(getFlags() ^ FLAG_CF);
+  setCarry(getCarry() ^ 1);
 }
 
 export function clc(ip: u32): void {
-  setArith(getFlags() & ~FLAG_CF);
+  setCarry(0);
 }
 
 export function stc(ip: u32): void {
-  setArith(getFlags() | FLAG_CF);
+  setCarry(1);
 }
 
 export function cld(ip: u32): void {
-  setFlags(getFlags() & ~FLAG_DF);
+  store<u32>(EFLAGS, load<u32>(EFLAGS) & ~FLAG_DF);
 }
 
 export function std(ip: u32): void {
-  setFlags(getFlags() | FLAG_DF);
+  store<u32>(EFLAGS, load<u32>(EFLAGS) | FLAG_DF);
 }
 
 // --- decimal arithmetic (not in 64-bit mode) -----------------------------------------------------------------------

@@ -24,6 +24,7 @@ import {
   EFER_LMA,
   EFER_NXE,
   EXC_GP,
+  EXC_SS,
   JUMP_CACHE,
   JUMP_ENTRIES,
   PHYSMAP,
@@ -508,6 +509,24 @@ export function missRead(a: u64, size: u32, ip: u32): u64 {
 export function missWrite(a: u64, value: u64, size: u32, ip: u32): void {
   store<u32>(CUR, ip);
   writeSlow(a, value, size, isUser());
+}
+
+function checkStack(a: u64, ip: u32): void {
+  if ((<i64>a << 16) >> 16 == <i64>a) return;
+  store<u32>(CUR, ip);
+  raiseError(EXC_SS, 0);
+}
+
+/** missRead for a pop in 64-bit mode. */
+export function missPop(a: u64, size: u32, ip: u32): u64 {
+  checkStack(a, ip);
+  return missRead(a, size, ip);
+}
+
+/** missWrite for a push in 64-bit mode. */
+export function missPush(a: u64, value: u64, size: u32, ip: u32): void {
+  checkStack(a, ip);
+  missWrite(a, value, size, ip);
 }
 
 /**

@@ -1,4 +1,5 @@
 /** Operand addressing of records. */
+import { OP_ADDRESS } from "./generated/opcodes";
 import {
   GPR,
   MODE,
@@ -8,6 +9,7 @@ import {
   R_DISP,
   R_IMM,
   R_INDEX,
+  R_OP,
   R_SCALE,
   SLOT_TEMP,
 } from "./layout";
@@ -24,6 +26,12 @@ export function ea(ip: u32): u64 {
     (load<u64>(load<u8>(ip, R_INDEX), GPR) << (<u64>load<u8>(ip, R_SCALE))) +
     <u64>(<i64>load<i32>(ip, R_DISP))
   );
+}
+
+/** Repeats the micro-operation at record `micro` that leaves its address in SLOT_TEMP. */
+export function microAddress(micro: u32): void {
+  if (<u32>load<u16>(micro, R_OP) == OP_ADDRESS) addressNarrow(micro);
+  else store<u64>(GPR + SLOT_TEMP, load<u64>(load<u8>(micro, R_A), GPR) + ea(micro));
 }
 
 /**

@@ -1,6 +1,6 @@
 /** The run loop around the interpreter: budget, interrupts, single steps, and what follows a fault. */
 import { decodeStep, enter, linearRip, resetCode } from "./code";
-import { DELIVER_EXTERNAL, deliver, deliverSingleStep, handleFault } from "./exception";
+import { DELIVER_EXTERNAL, deliver, deliverSingleStep, handleFault, takeDelivered } from "./exception";
 import { exec } from "./generated/interpreter";
 import { registerHandlers } from "./generated/handlers";
 import { OP_FUSED_FIRST } from "./generated/opcodes";
@@ -82,9 +82,10 @@ function loop(): u32 {
     const trap = (load<u32>(EFLAGS) & FLAG_TF) != 0;
     if (shadow || trap || load<i32>(REMAINING) == 1) {
       store<u32>(SHADOW, 0);
+      takeDelivered();
       step();
       // A load of SS postpones the trap by one instruction.
-      if (trap && load<u32>(SHADOW) == 0) deliverSingleStep();
+      if (trap && !takeDelivered() && load<u32>(SHADOW) == 0) deliverSingleStep();
     } else {
       const slice = min<i32>(load<i32>(REMAINING), SLICE_LIMIT);
       const record = enter(linearRip());

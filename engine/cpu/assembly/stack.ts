@@ -4,7 +4,9 @@
  * Nothing here moves RSP before the caller says so: values are read and written relative to RSP, and RSP is set once
  * no access can fault any more.
  */
-import { GPR, MODE, MODE_64, SEG, SLOT_SS } from "./layout";
+import { raiseError } from "./fault";
+import { isCanonical } from "./flow";
+import { EXC_SS, GPR, MODE, MODE_64, SEG, SLOT_SS } from "./layout";
 import { ld16, ld32, ld64, st16, st32, st64, sysSt16, sysSt32, sysSt64 } from "./mmu";
 
 const RSP = GPR + 32;
@@ -36,7 +38,10 @@ export function setMaskedPointer(mask: u64, value: u64): void {
 /** Linear address of the stack byte at `offset` bytes from RSP. */
 export function stackLinear(offset: i32): u64 {
   const address = (load<u64>(RSP) + (offset as i64 as u64)) & stackMask();
-  if (load<u32>(MODE) == MODE_64) return address;
+  if (load<u32>(MODE) == MODE_64) {
+    if (!isCanonical(address)) raiseError(EXC_SS, 0);
+    return address;
+  }
   return (address + load<u64>(GPR + SLOT_SS)) & 0xffffffff;
 }
 
@@ -54,15 +59,29 @@ export function storeSized(address: u64, size: u32, value: u64): void {
   else st16(address, value as u32);
 }
 
+/** Raises #SS where 1 << size bytes at `offset` from RSP would run past the end of the stack's address range. */
+function checkLimit(offset: i32, size: u32): void {
+  if (load<u32>(MODE) == MODE_64) return;
+  const mask = stackMask();
+  if (((load<u64>(RSP) + (offset as i64 as u64)) & mask) + ((1 << size) as u64) - 1 > mask) raiseError(EXC_SS, 0);
+}
+
 /** Value of 1 << size bytes that lies `offset` bytes above RSP. */
 export function peek(offset: i32, size: u32): u64 {
+  checkLimit(offset, size);
   return loadSized(stackLinear(offset), size);
+}
+
+/** Writes 1 << size bytes that lie `offset` bytes above RSP. */
+export function poke(offset: i32, size: u32, value: u64): void {
+  checkLimit(offset, size);
+  storeSized(stackLinear(offset), size, value);
 }
 
 /** Pushes a value of 1 << size bytes and moves RSP. */
 export function push(value: u64, size: u32): void {
   const bytes: i32 = 1 << size;
-  storeSized(stackLinear(-bytes), size, value);
+  poke(-bytes, size, value);
   setStackPointer(load<u64>(RSP) - (bytes as u64));
 }
 
@@ -89,6 +108,7 @@ export function beginFrame(sp: u64, base: u64, mask: u64, size: u32, cpl: u32): 
 export function pushFrame(value: u64): void {
   frameSp = (frameSp - ((1 << frameSize) as u64)) & frameMask;
   let address = frameSp;
+  if (!~frameMask && !isCanonical(address)) raiseError(EXC_SS, 0);
   if (~frameMask) address = (address + frameBase) & 0xffffffff;
   if (frameUser) storeSized(address, frameSize, value);
   else if (frameSize == 3) sysSt64(address, value);

@@ -29,7 +29,8 @@ const RCX = GPR + 8;
 const RSI = GPR + 48;
 const RDI = GPR + 56;
 
-function addressMask(ip: u32): u64 {
+/** Bits of an address that the instruction's address size keeps. */
+export function addressMask(ip: u32): u64 {
   const other = (load<u8>(ip, R_PREFIX) & PREFIX_ADDR) != 0;
   const mode = load<u32>(MODE);
   if (mode == MODE_64) return other ? 0xffffffff : 0xffffffffffffffff;

@@ -32,22 +32,23 @@ export const EFFECTIVE =
   "load<u64>(load<u8>(ip, R_BASE), GPR) + (load<u64>(load<u8>(ip, R_INDEX), GPR) << <u64>load<u8>(ip, R_SCALE)) + <u64><i64>load<i32>(ip, R_DISP)";
 
 /** Statements declaring `name` as the value in memory at `a` (a u64 in scope); `e` becomes the TLB entry. */
-export function loadMemory(size: Size, name: string, address = "a"): string {
+export function loadMemory(size: Size, name: string, address = "a", miss = "missRead"): string {
   const last = size === 0 ? address : `(${address} + ${bytes(size) - 1})`;
   const hit = `load<${uint(size)}>(<u32>${address} + load<u32>(${name}e, TLB_ADDEND))`;
   return [
     `const ${name}e: u32 = tlb + (<u32>(${address} >> 7) & TLB_MASK);`,
-    `const ${name}: u64 = load<u64>(${name}e) == (${last} & PAGE) ? <u64>${hit} : missRead(${address}, ${bytes(size)}, ip);`,
+    `const ${name}: u64 = load<u64>(${name}e) == (${last} & PAGE) ? <u64>${hit} : ${miss}(${address}, ${bytes(size)}, ip);`,
   ].join("\n");
 }
 
 /** Statements storing `value` (u64) to memory at `a`. */
-export function storeMemory(size: Size, value: string, address = "a", name = "w"): string {
+export function storeMemory(size: Size, value: string, address = "a", miss = "missWrite"): string {
+  const name = "w";
   const last = size === 0 ? address : `(${address} + ${bytes(size) - 1})`;
   return [
     `const ${name}e: u32 = tlb + (<u32>(${address} >> 7) & TLB_MASK);`,
     `if (load<u64>(${name}e, TLB_W) == (${last} & PAGE)) store<${uint(size)}>(<u32>${address} + load<u32>(${name}e, TLB_ADDEND), <${uint(size)}>(${value}));`,
-    `else missWrite(${address}, ${value}, ${bytes(size)}, ip);`,
+    `else ${miss}(${address}, ${value}, ${bytes(size)}, ip);`,
   ].join("\n");
 }
 

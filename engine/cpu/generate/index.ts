@@ -35,8 +35,16 @@ function immediateOf(row: Row): number {
   return 0;
 }
 
-/** Size rule of a row: 0…3 fixed, 4 by operand size, 5 by operand size with 64-bit default, 6 32 or 64 by REX.W. */
+const NEAR_BRANCHES: ReadonlySet<string> = new Set([
+  "jcc", "jmp", "call", "ret", "ret_imm", "call_indirect_near", "jmp_indirect_near", "loop", "loope", "loopne", "jcxz",
+]);
+
+/**
+ * Size rule of a row: 0…3 fixed, 4 by operand size, 5 by operand size with 64-bit default, 6 32 or 64 by REX.W,
+ * 7 a near branch (always 64 bits in 64-bit mode).
+ */
 function sizeOf(row: Row): number {
+  if (NEAR_BRANCHES.has(row.handler)) return 7;
   if (row.attributes.has("d64")) return 5;
   if (row.attributes.has("byte")) return 0;
   const operand = row.operands.find((each) => !each.startsWith("I") && each !== "1" && each !== "CL") ?? "";
@@ -118,8 +126,9 @@ class Generator {
 
 function branchCase(row: Row, pattern: string | undefined, size: number): number | undefined {
   const at = (name: string): number => FIXED.indexOf(name);
-  if (row.handler === "jmp") return at("jmp");
-  if (row.handler === "jcc") return FIXED.length;
+  // A 16-bit operand size cuts EIP: those go through a function.
+  if (row.handler === "jmp" && size >= 2) return at("jmp");
+  if (row.handler === "jcc" && size >= 2) return FIXED.length;
   if (size !== 3) return undefined;
   if (row.handler === "call") return at("call");
   if (row.handler === "ret") return at("ret");
@@ -196,7 +205,7 @@ function handlersSource(generator: Generator, modules: HandlerModules): string {
 /** Imports of generated bodies; unused ones cost nothing. */
 export const COMMON_IMPORTS = `
 import { CUR, GPR, KIND_ADD, KIND_DEC, KIND_INC, KIND_SUB, LAZY_A, LAZY_B, LAZY_KIND, LEFT, RIP, R_A, R_B, R_BASE, R_COUNT, R_DISP, R_HANDLER, R_IMM, R_IMM_HIGH, R_INDEX, R_LINK, R_OFFSET, R_OP, R_SCALE, TLB, TLB_ADDEND, TLB_MASK, TLB_W, SLOT_PAGE } from "../layout";
-import { lockAddress, missRead, missWrite } from "../mmu";
-import { getCarry, getCond, getFlags, setArith, setCounted, setResult } from "../flags";
+import { lockAddress, missPop, missPush, missRead, missWrite } from "../mmu";
+import { getCarry, getCond, setArith, setCarry, setCarryOverflow, setCounted, setResult } from "../flags";
 import { rclFlags, rclValue, rcrFlags, rcrValue, rolFlags, rolValue, rorFlags, rorValue, setBsfFlags, setBsrFlags, setCarried, shldFlags, shldValue, shrdFlags, shrdValue, signedHigh } from "../alu";
 `;

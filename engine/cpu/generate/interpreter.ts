@@ -32,7 +32,7 @@ function conditionalJumps(base: number): string {
 const PUSH_RETURN = lines(
   "const a: u64 = load<u64>(GPR + 32) - 8;",
   "const v: u64 = load<u64>(GPR + SLOT_PAGE) + <u64>load<u32>(ip, R_IMM);",
-  storeMemory(3, "v"),
+  storeMemory(3, "v", "a", "missPush"),
   "store<u64>(GPR + 32, a);",
 );
 
@@ -40,14 +40,15 @@ function branches(number: (name: string) => number): string {
   const register = `const t: u64 = ${reg(3, "R_A")};`;
   const memory = lines(`const m: u64 = ${EFFECTIVE};`, loadMemory(3, "t", "m"));
   const indirect = "ip = jumpIndirect(ip, t); continue;";
+  const check = "if (<i64>(t << 16) >> 16 != <i64>t) badTarget(ip);";
   const cases: [string, string][] = [
     ["jmp", "break;"],
     ["call", lines(PUSH_RETURN, "break;")],
-    ["ret", lines("const m: u64 = load<u64>(GPR + 32);", loadMemory(3, "t", "m"), "store<u64>(GPR + 32, m + 8);", indirect)],
-    ["call_r", lines(register, PUSH_RETURN, indirect)],
-    ["call_m", lines(memory, PUSH_RETURN, indirect)],
-    ["jmp_r", lines(register, indirect)],
-    ["jmp_m", lines(memory, indirect)],
+    ["ret", lines("const m: u64 = load<u64>(GPR + 32);", loadMemory(3, "t", "m", "missPop"), check, "store<u64>(GPR + 32, m + 8);", indirect)],
+    ["call_r", lines(register, check, PUSH_RETURN, indirect)],
+    ["call_m", lines(memory, check, PUSH_RETURN, indirect)],
+    ["jmp_r", lines(register, check, indirect)],
+    ["jmp_m", lines(memory, check, indirect)],
   ];
   return cases.map(([name, body]) => `case ${number(name)}: {\n${body}\n}`).join("\n");
 }
@@ -94,6 +95,7 @@ export function interpreterSource(
     "// Generated from engine/cpu/table by engine/cpu/generate. Do not edit.",
     COMMON_IMPORTS,
     'import { SLOT_TEMP } from "../layout";',
+    'import { badTarget } from "../branch";',
     'import { addressNarrow } from "../operands";',
     'import { afterJump, crossing, farJump, jumpIndirect, resync, stopHere } from "../code";',
     "const PAGE: u64 = ~(<u64>0xfff);",

@@ -18,7 +18,7 @@ const arithmetic = (kind: string) => (size: Size): string => lazy(kind, size, hi
 const logic = (size: Size): string => lazy("KIND_SUB", size, high(size, "r"), "0");
 const carried = (subtract: boolean) => (size: Size): string =>
   `setCarried(x, y, r, ${subtract}, ${shiftOf(size)}, c != 0);`;
-const bit = "setArith((getFlags() & ~1) | (<u32>(x >> n) & 1));";
+const bit = "setCarry(<u32>(x >> n) & 1);";
 
 const CHANGES: Readonly<Record<string, Change>> = {
   add: { result: "x + y", flags: arithmetic("KIND_ADD") },

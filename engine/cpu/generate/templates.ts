@@ -98,26 +98,30 @@ function extend(from: Size, signed: boolean): Template {
 
 const lea: Template = (pattern, size) => (pattern === "rm" ? setReg(size, "R_A", EFFECTIVE) : undefined);
 
+/** Accesses to the stack in 64-bit mode: an address that is not canonical is #SS there. */
+const STACK_STORE = storeMemory(3, "v", "a", "missPush");
+const STACK_LOAD = loadMemory(3, "v", "a", "missPop");
+
 const push: Template = (pattern, size) => {
   if (size !== 3) return undefined;
   const stack = "const a: u64 = load<u64>(GPR + 32) - 8;";
   const commit = "store<u64>(GPR + 32, a);";
-  if (pattern === "r") return lines(`const v: u64 = ${reg(3, "R_A")};`, stack, storeMemory(3, "v"), commit);
-  if (pattern === "i") return lines(stack, storeMemory(3, immediate(3)), commit);
+  if (pattern === "r") return lines(`const v: u64 = ${reg(3, "R_A")};`, stack, STACK_STORE, commit);
+  if (pattern === "i") return lines(`const v: u64 = ${immediate(3)};`, stack, STACK_STORE, commit);
   if (pattern === "m") {
-    return lines(`const m: u64 = ${EFFECTIVE};`, loadMemory(3, "v", "m"), stack, storeMemory(3, "v"), commit);
+    return lines(`const m: u64 = ${EFFECTIVE};`, loadMemory(3, "v", "m"), stack, STACK_STORE, commit);
   }
   return undefined;
 };
 
 const pop: Template = (pattern, size) => {
   if (size !== 3 || pattern !== "r") return undefined;
-  return lines("const a: u64 = load<u64>(GPR + 32);", loadMemory(3, "v"), "store<u64>(GPR + 32, a + 8);", setReg(3, "R_A", "v"));
+  return lines("const a: u64 = load<u64>(GPR + 32);", STACK_LOAD, "store<u64>(GPR + 32, a + 8);", setReg(3, "R_A", "v"));
 };
 
 const leave: Template = (pattern, size) => {
   if (size !== 3 || pattern !== "") return undefined;
-  return lines("const a: u64 = load<u64>(GPR + 40);", loadMemory(3, "v"), "store<u64>(GPR + 32, a + 8);", "store<u64>(GPR + 40, v);");
+  return lines("const a: u64 = load<u64>(GPR + 40);", STACK_LOAD, "store<u64>(GPR + 32, a + 8);", "store<u64>(GPR + 40, v);");
 };
 
 const unary = (result: string, flags?: (size: Size) => string): Template => (pattern, size) => {
@@ -158,6 +162,7 @@ function shift(name: string): Template {
         "}",
       );
     }
+    if ((name === "rol" || name === "ror") && size >= 2) return rotate(name, head, pattern, size);
     return lines(
       head,
       `const n: u32 = <u32>y & ${count};`,
@@ -166,6 +171,23 @@ function shift(name: string): Template {
       `if (n != 0) ${name}Flags(x, r, n, ${bits(size)});`,
     );
   };
+}
+
+/** ROL and ROR of 32 and 64 bits: one WebAssembly instruction, and only CF and OF change. */
+function rotate(name: "rol" | "ror", head: string, pattern: Pattern, size: Size): string {
+  const type = `u${bits(size)}`;
+  const top = bits(size) - 1;
+  const turn = name === "rol" ? "rotl" : "rotr";
+  const flags = name === "rol"
+    ? `setCarryOverflow(<u32>r & 1, (<u32>(r >> ${top}) ^ <u32>r) & 1);`
+    : `setCarryOverflow(<u32>(r >> ${top}), <u32>((r >> ${top}) ^ (r >> ${top - 1})) & 1);`;
+  return lines(
+    head,
+    `const n: u64 = y & ${top};`,
+    `const r: u64 = <u64>${turn}<${type}>(<${type}>x, <${type}>n);`,
+    setDestination(pattern, size, "r"),
+    `if (n != 0) ${flags}`,
+  );
 }
 
 const imul: Template = (pattern, size) => {
@@ -251,7 +273,7 @@ function bitTest(change: string | undefined): Template {
       operands(pattern, size),
       `const n: u64 = y & ${bits(size) - 1};`,
       change === undefined ? undefined : setDestination(pattern, size, `(x ${change})`),
-      "setArith((getFlags() & ~1) | (<u32>(x >> n) & 1));",
+      "setCarry(<u32>(x >> n) & 1);",
     );
   };
 }
@@ -363,9 +385,11 @@ export function isHot(handler: string, pattern: Pattern, size: Size): boolean {
     case "mov": return true;
     case "movzx_b": case "movzx_w": case "movsx_b": case "movsx_w": case "movsxd": case "lea": return wide;
     case "inc": case "dec": case "neg": case "not": case "cmovcc": return wide;
-    case "shl": case "shr": case "sar": return wide && pattern.startsWith("r");
+    case "shl": case "shr": case "sar": case "rol": case "ror": return wide && pattern.startsWith("r");
     case "imul": case "bsf": return wide && pattern === "rr";
-    case "setcc": return pattern === "r";
+    case "setcc": return true;
+    case "bt": return wide && pattern !== "mi";
+    case "bswap": return wide;
     case "push": case "pop": case "leave": case "nop": return true;
     case "cbw": case "cwd": return wide;
     case "xchg": return wide;

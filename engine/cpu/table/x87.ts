@@ -145,6 +145,6 @@ export const X87_ROWS = `
 * | DF E0      | fnstsw   | AX     | x87_df  | x87
 * | DF E8+i    | fucomip  | ST,STi | x87_df  | x87
 * | DF F0+i    | fcomip   | ST,STi | x87_df  | x87
-* | 0F AE /0 m | fxsave   | M      | fxsave  | x87
-* | 0F AE /1 m | fxrstor  | M      | fxrstor | x87
+  | 0F AE /0 m | fxsave   | M      | fxsave  | x87
+  | 0F AE /1 m | fxrstor  | M      | fxrstor | x87
 `;

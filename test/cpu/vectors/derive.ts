@@ -4,9 +4,9 @@
  */
 import { Prng } from "./prng.ts";
 import {
+  type CaseState,
   CODE_BASE,
   CODE_SIZE,
-  type CaseState,
   DATA_BASE,
   DATA_SIZE,
   FX_MXCSR,
@@ -209,7 +209,13 @@ interface Address {
 function parseAddress(code: Uint8Array, modrmAt: number, rex: number, compat: boolean): Address {
   const modrm = code[modrmAt] ?? 0;
   const mode = modrm >> 6;
-  const address: Address = { base: (modrm & 7) | ((rex & 1) << 3), index: -1, scale: 0, displacement: 0, relative: false };
+  const address: Address = {
+    base: (modrm & 7) | ((rex & 1) << 3),
+    index: -1,
+    scale: 0,
+    displacement: 0,
+    relative: false,
+  };
   let at = modrmAt + 1;
   let noBase = mode === 0 && (modrm & 7) === 5;
   address.relative = noBase && !compat;
@@ -227,7 +233,14 @@ function parseAddress(code: Uint8Array, modrmAt: number, rex: number, compat: bo
 }
 
 /** Sets base and index registers so that the operand lies at `wanted` (or close by); returns its address. */
-function aimOperand(random: Prng, state: CaseState, address: Address, wanted: number, narrow: boolean, end: number): number {
+function aimOperand(
+  random: Prng,
+  state: CaseState,
+  address: Address,
+  wanted: number,
+  narrow: boolean,
+  end: number,
+): number {
   const { registers } = state;
   const mask = (value: bigint): bigint => BigInt.asUintN(narrow ? 32 : 64, value);
   const garbage = narrow && random.chance(40) ? BigInt(random.next()) << 32n : 0n;
@@ -257,7 +270,7 @@ function prepareString(random: Prng, state: CaseState, prefixes: Prefixes): void
   if (prefixes.repeat && random.chance(96)) registers[1] = BigInt(random.below(random.chance(15) ? 600 : 24));
 }
 
-function preparePatch(random: Prng, state: CaseState, form: Form, compat: boolean): void {
+function preparePatch(random: Prng, state: CaseState, form: Form): void {
   const view = state.patchView;
   for (let at = 0; at < PATCH_SIZE; at += 8) {
     if (form.kind === KIND_FLOAT32 || form.kind === KIND_FLOAT64) fillLanes(random, view, at, form.kind, 8);
@@ -272,10 +285,6 @@ function preparePatch(random: Prng, state: CaseState, form: Form, compat: boolea
   } else if (form.kind === KIND_POINTER && random.chance(92)) {
     view.setUint32(0, pickCode(random), true);
     view.setUint32(4, 0, true);
-    if (form.aim & AIM_FAR) {
-      const selector = random.chance(80) ? (compat ? SELECTOR_32 : SELECTOR_64) : random.next() & 0xffff;
-      for (const at of [4, 8]) view.setUint16(at, selector, true);
-    }
   } else if (form.aim & AIM_SELECTOR) {
     const selector = pickSelector(random);
     for (const at of form.aim & AIM_FAR ? [2, 4] : [0]) view.setUint16(at, selector, true);
@@ -298,11 +307,17 @@ function comparePair(state: CaseState, rex: number): void {
 function interruptFrame(random: Prng, state: CaseState, prefixes: Prefixes, compat: boolean): void {
   const size = prefixes.rex & 8 ? 8 : prefixes.narrowOperand ? 2 : 4;
   const flags = 0x202 | (random.next() & 0x24_0cd5);
-  const selector = random.chance(85) ? (compat ? SELECTOR_32 : SELECTOR_64) : random.next() & 0xffff;
+  const selector = random.chance(85) ? (compat ? SELECTOR_32 : SELECTOR_64) : (random.next() & 0xffff) | 3;
   const slots = [pickCode(random), selector, flags, STACK_BASE + random.below(0x1000), SELECTOR_DATA];
   slots.forEach((value, slot) => {
     for (let i = 0; i < size; i++) state.patch[slot * size + i] = i < 4 ? value >>> (8 * i) : 0;
   });
+}
+
+/** The selector of a far pointer. Its RPL is 3: makers differ in the order of checks for a change of privilege. */
+function farPointer(random: Prng, state: CaseState, narrow: boolean, compat: boolean): void {
+  const selector = random.chance(80) ? (compat ? SELECTOR_32 : SELECTOR_64) : (random.next() & 0xffff) | 3;
+  for (const at of narrow ? [2] : [4, 8]) state.patchView.setUint16(at, selector, true);
 }
 
 function placePatch(state: CaseState, address: number): void {
@@ -369,7 +384,8 @@ export function deriveCase(
     registers[(modrmOfRegisterForm(code) & 7) | ((prefixes.rex & 1) << 3)] = registers[0] ?? 0n;
   }
   prepareFx(random, state, form);
-  preparePatch(random, state, form, compat);
+  preparePatch(random, state, form);
+  if (form.aim & AIM_FAR && !(form.aim & AIM_SELECTOR)) farPointer(random, state, prefixes.narrowOperand, compat);
   if (form.aim & AIM_PAIR && random.chance(60)) comparePair(state, prefixes.rex);
   if (form.aim & AIM_IRET) interruptFrame(random, state, prefixes, compat);
   placePatch(state, target);
@@ -390,7 +406,6 @@ export function baseMemory(): { data: Uint8Array; stack: Uint8Array } {
   for (let at = 0; at < bytes.length; at += 8) fillInteger(generator, view, at);
   return { data: bytes.subarray(0, DATA_SIZE), stack: bytes.subarray(DATA_SIZE) };
 }
-
 
 /** The form random programs are derived and compared as. */
 export const PROGRAM_FORM: Form = {

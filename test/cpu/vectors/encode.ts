@@ -93,7 +93,8 @@ function prefixesOf(random: Prng, variant: Variant, address: boolean): number[] 
   if (row.prefix !== "*" && row.prefix !== "") bytes.push(Number.parseInt(row.prefix, 16));
   else if (row.attributes.has("string") && row.mnemonic !== "xlat") {
     if (random.chance(65)) bytes.push(random.pick([0xf2, 0xf3]));
-  } else if (row.prefix === "*" && row.map === 0 && row.opcode !== 0x90 && size !== 16 && random.chance(1)) bytes.push(0xf2);
+  } else if (row.prefix === "*" && row.map === 0 && row.opcode !== 0x90 && size !== 16 && random.chance(1))
+    bytes.push(0xf2);
   if (bytes.length > 1 && row.prefix === "*" && random.chance(50)) bytes.reverse();
   if (size === 8 && !compat && random.chance(2)) bytes.unshift(0x66);
   return bytes;
@@ -106,8 +107,8 @@ function simplePrefixes({ row, size }: Variant): number[] {
 
 function opcodeBytes(random: Prng, variant: Variant): { bytes: number[]; rexB: boolean } {
   const { row } = variant;
-  const escape = [[], [0x0f], [0x0f, 0x38], [0x0f, 0x3a]][row.map] ?? [];
-  const bytes = [...escape, row.opcode + random.below(row.span)];
+  const opcodeMap = [[], [0x0f], [0x0f, 0x38], [0x0f, 0x3a]][row.map] ?? [];
+  const bytes = [...opcodeMap, row.opcode + random.below(row.span)];
   if (row.modrm) bytes.push(row.modrm.first + random.below(row.modrm.count));
   return { bytes, rexB: row.span === 8 };
 }
@@ -150,7 +151,8 @@ export function encode(random: Prng, variant: Variant, simple?: Simple): Encodin
   const { row, size, memory, compat } = variant;
   const string = row.attributes.has("string");
   const offset = row.operands.some((operand) => operand === "Ob" || operand === "Ov");
-  const address = !simple && (memory || string || offset || /^j.?cxz|^loop/.test(row.mnemonic)) && random.chance(compat ? 5 : 8);
+  const address =
+    !simple && (memory || string || offset || /^j.?cxz|^loop/.test(row.mnemonic)) && random.chance(compat ? 5 : 8);
   const prefixes = simple ? simplePrefixes(variant) : prefixesOf(random, variant, address);
   const opcode = opcodeBytes(random, variant);
   let rex = 0;
@@ -160,14 +162,21 @@ export function encode(random: Prng, variant: Variant, simple?: Simple): Encodin
     const reg = row.reg ?? (row.operands.includes("Sw") ? random.pick([0, 0, 1, 2, 3, 3, 6]) : random.below(8));
     if (memory && simple) modrm = simpleModrm(reg, simple.displacement());
     else if (memory) modrm = memoryModrm(random, reg, compat, compat && address);
-    else modrm = { bytes: [0xc0 | (reg << 3) | random.below(8)], rex: compat ? 0 : random.below(2), placeAt: -1, relative: false };
+    else
+      modrm = {
+        bytes: [0xc0 | (reg << 3) | random.below(8)],
+        rex: compat ? 0 : random.below(2),
+        placeAt: -1,
+        relative: false,
+      };
     rex |= modrm.rex;
     if (!compat && row.reg === undefined && !row.operands.includes("Sw") && random.chance(50)) rex |= 4;
   }
   if (opcode.rexB && !compat && random.chance(50)) rex |= 1;
   if (compat) rex = 0;
   else if (size === 64 && !row.attributes.has("d64")) rex |= 8;
-  else if (random.chance(size === 8 ? 25 : 3)) rex |= 0x40 | (size === 8 || row.attributes.has("d64") ? random.next() & 8 : 0);
+  else if (random.chance(size === 8 ? 25 : 3))
+    rex |= 0x40 | (size === 8 || row.attributes.has("d64") ? random.next() & 8 : 0);
   // Half of the byte operands are without REX, so that AH … BH are named too.
   if (size === 8 && random.chance(35)) rex = 0;
   const bytes = [...prefixes];

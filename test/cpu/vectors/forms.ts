@@ -47,9 +47,42 @@ export interface Variant {
  * the operating system's tables, or the kernel emulates them (UMIP) or takes them as its own calls.
  */
 const NOT_NATIVE: ReadonlySet<string> = new Set([
-  "cpuid", "rdtsc", "rdtscp", "rdpmc", "syscall", "sysenter", "int", "vmcall", "vmmcall", "sgdt", "sidt", "sldt", "str",
-  "smsw", "int1", "lar", "lsl", "verr", "verw", "rdfsbase", "wrfsbase", "rdgsbase", "wrgsbase", "lfs", "lgs", "xgetbv", "rdpid",
-  "rdrand", "rdseed", "monitor", "mwait", "xsetbv", "push_fs", "push_gs", "pop_fs", "pop_gs",
+  "cpuid",
+  "rdtsc",
+  "rdtscp",
+  "rdpmc",
+  "syscall",
+  "sysenter",
+  "int",
+  "vmcall",
+  "vmmcall",
+  "sgdt",
+  "sidt",
+  "sldt",
+  "str",
+  "smsw",
+  "int1",
+  "lar",
+  "lsl",
+  "verr",
+  "verw",
+  "rdfsbase",
+  "wrfsbase",
+  "rdgsbase",
+  "wrgsbase",
+  "lfs",
+  "lgs",
+  "xgetbv",
+  "rdpid",
+  "rdrand",
+  "rdseed",
+  "monitor",
+  "mwait",
+  "xsetbv",
+  "push_fs",
+  "push_gs",
+  "pop_fs",
+  "pop_gs",
 ]);
 
 /** Whether the row can be taken from a real processor in user mode. */
@@ -107,7 +140,10 @@ function aimOf(row: Row): number {
 }
 
 function isFar(row: Row): boolean {
-  return /^(lret|retf|ret_far|ljmp|lcall|jmp_far|call_far|jmpf|callf|les|lds|lss)/.test(row.mnemonic) || /far/.test(row.handler);
+  return (
+    /^(lret|retf|ret_far|ljmp|lcall|jmp_far|call_far|jmpf|callf|les|lds|lss)/.test(row.mnemonic) ||
+    /far/.test(row.handler)
+  );
 }
 
 function isIndirect(row: Row): boolean {
@@ -120,7 +156,11 @@ function isReturn(row: Row): boolean {
 
 /** Memory the processor fills with what is not architectural in user mode: last instruction and operand pointers. */
 function holesOf(row: Row, size: number): [number, number][] {
-  if (/^fxsave/.test(row.mnemonic)) return [[6, 24], [28, 32]];
+  if (/^fxsave/.test(row.mnemonic))
+    return [
+      [6, 24],
+      [28, 32],
+    ];
   if (/^f(n)?(stenv|save)$/.test(row.mnemonic)) return [size === 16 ? [6, 14] : [12, 28]];
   return [];
 }
@@ -142,7 +182,10 @@ function sizesOf(row: Row, compat: boolean): (8 | 16 | 32 | 64)[] {
   }
   const near = operands.some((operand) => /^J/.test(operand)) || isIndirect(row) || isReturn(row);
   const far = isFar(row);
-  if (attributes.has("byte") || (operands.length > 0 && operands.every((operand) => /b$|^AL$|^CL$|^1$/.test(operand)) && !near)) {
+  if (
+    attributes.has("byte") ||
+    (operands.length > 0 && operands.every((operand) => /b$|^AL$|^CL$|^1$/.test(operand)) && !near)
+  ) {
     return [8];
   }
   // Near branches with an operand size prefix differ between processor makers in 64-bit mode.
@@ -150,7 +193,10 @@ function sizesOf(row: Row, compat: boolean): (8 | 16 | 32 | 64)[] {
   if (mnemonic === "bswap") return compat ? [32] : [32, 64];
   if (/^f(n)?(ldenv|rstor|stenv|save)$/.test(mnemonic)) return [16, 32];
   if (/^fx/.test(mnemonic)) return compat ? [32] : [32, 64];
-  const sized = operands.some((operand) => SIZED.test(operand)) || operands.length === 0 || /^(lea|bound|fx|cmpxchg|mov)/.test(mnemonic);
+  const sized =
+    operands.some((operand) => SIZED.test(operand)) ||
+    operands.length === 0 ||
+    /^(lea|bound|fx|cmpxchg|mov)/.test(mnemonic);
   if (!sized && !attributes.has("d64") && !far) return [32];
   if (attributes.has("d64")) return compat ? [16, 32] : [16, 64];
   if (compat || far) return [16, 32];
@@ -166,7 +212,11 @@ function operandForms(row: Row): boolean[] {
 }
 
 function makeForm(row: Row, profile: number, size: number, memory: boolean, compat: boolean): Form {
-  const tolerance = TRANSCENDENTAL.has(row.mnemonic) ? TOLERANCE_X87 : row.attributes.has("approx") ? TOLERANCE_RECIPROCAL : 0;
+  const tolerance = TRANSCENDENTAL.has(row.mnemonic)
+    ? TOLERANCE_X87
+    : row.attributes.has("approx")
+      ? TOLERANCE_RECIPROCAL
+      : 0;
   const pointer = isIndirect(row) || isReturn(row);
   const image = /^(fxrstor|fxsave)/.test(row.mnemonic);
   return {

@@ -25,10 +25,10 @@ import {
   VectorWriter,
 } from "./format.ts";
 import { isNative, type Variant, variantsOf, weightOf } from "./forms.ts";
+import { type NativeResult, runNative } from "./native.ts";
 import { Prng } from "./prng.ts";
 import { generatePrograms } from "./programs.ts";
 import { CASE_FLAG_COMPAT, CaseState, SLOTS, slotAddress } from "./state.ts";
-import { type NativeResult, runNative } from "./native.ts";
 
 interface Section {
   readonly name: string;
@@ -57,7 +57,7 @@ function shiftCount(variant: Variant, code: Uint8Array, state: CaseState): numbe
   const { row, size } = variant;
   if (!ROTATE_OR_SHIFT.test(row.mnemonic)) return undefined;
   const last = row.operands.at(-1);
-  const count = last === "CL" ? state.halves[2] ?? 0 : last === "Ib" ? code.at(-1) ?? 0 : 1;
+  const count = last === "CL" ? (state.halves[2] ?? 0) : last === "Ib" ? (code.at(-1) ?? 0) : 1;
   return count & (size === 64 ? 63 : 31);
 }
 
@@ -153,10 +153,15 @@ function generateSection(section: Section, harness: string, directory: string): 
   let dropped = 0;
   for (let from = 0; from < prepared.length; from += BATCH) {
     const batch = prepared.slice(from, from + BATCH);
-    const results = runNative(harness, directory, baseMemory(), batch.map((entry) => () => {
-      setUp(state, section, entry);
-      return { state, code: entry.code };
-    }));
+    const results = runNative(
+      harness,
+      directory,
+      baseMemory(),
+      batch.map((entry) => () => {
+        setUp(state, section, entry);
+        return { state, code: entry.code };
+      }),
+    );
     batch.forEach((entry, i) => {
       setUp(state, section, entry);
       const result = results[i];
@@ -183,7 +188,19 @@ function generateSection(section: Section, harness: string, directory: string): 
 function emptyRecord(state: CaseState): CaseRecord {
   const rip = BigInt(state.codeAddress);
   const { eflags } = state;
-  return { code: new Uint8Array(0), flags: 0, modrmAt: 0, outcome: COMPLETED, rip, error: 0, cr2: 0n, eflags, registers: new Map(), fx: [], memory: [] };
+  return {
+    code: new Uint8Array(0),
+    flags: 0,
+    modrmAt: 0,
+    outcome: COMPLETED,
+    rip,
+    error: 0,
+    cr2: 0n,
+    eflags,
+    registers: new Map(),
+    fx: [],
+    memory: [],
+  };
 }
 
 function main(): void {

@@ -5,9 +5,9 @@
 import { readFileSync } from "node:fs";
 import * as layout from "../../../engine/cpu/assembly/layout.ts";
 import {
+  type CaseState,
   CODE_BASE,
   CODE_SIZE,
-  type CaseState,
   DATA_BASE,
   DATA_SIZE,
   FX_LEGACY,
@@ -154,7 +154,8 @@ export class Machine {
     // Selectors as on Linux: 0x08 … 0x18 are the kernel's, 0x23 … 0x33 the user's.
     const descriptors = [0n, 0x00cf9b000000ffffn, 0x00af9b000000ffffn, 0x00cf93000000ffffn];
     descriptors.push(0x00cffb000000ffffn, 0x00cff3000000ffffn, 0x00affb000000ffffn);
-    descriptors.forEach((value, i) => this.view.setBigUint64(layout.FRAMES + GDT + i * 8, value, true));
+    for (const [i, value] of descriptors.entries()) this.view.setBigUint64(layout.FRAMES + GDT + i * 8, value, true);
+    this.code.fill(0xcc);
     for (let vector = 0; vector < 32; vector++) this.buildGate(vector);
     this.bytes.fill(0xf4, layout.FRAMES + HANDLERS, layout.FRAMES + HANDLERS + 0x1000);
     this.view.setBigUint64(layout.FRAMES + TSS + 4, BigInt(KERNEL_BASE + KERNEL_STACK + 0x1000), true);
@@ -174,7 +175,10 @@ export class Machine {
   private buildControl(): void {
     const set = (at: number, value: number): void => this.view.setBigUint64(at, BigInt(value), true);
     const { view } = this;
-    set(layout.CR0, layout.CR0_PE + layout.CR0_MP + layout.CR0_ET + layout.CR0_NE + layout.CR0_WP + layout.CR0_AM + layout.CR0_PG);
+    set(
+      layout.CR0,
+      layout.CR0_PE + layout.CR0_MP + layout.CR0_ET + layout.CR0_NE + layout.CR0_WP + layout.CR0_AM + layout.CR0_PG,
+    );
     set(layout.CR3, PML4);
     set(layout.CR4, layout.CR4_PAE | layout.CR4_PGE | layout.CR4_OSFXSR | layout.CR4_OSXMMEXCPT);
     set(layout.EFER, layout.EFER_SCE | layout.EFER_LME | layout.EFER_LMA | layout.EFER_NXE);
@@ -235,6 +239,8 @@ export class Machine {
 
   /** Tells the core that code was changed behind its back. */
   codeChanged(): void {
+    // Nothing is running: the core must not look for a block under way.
+    this.view.setUint32(layout.CUR, 0, true);
     this.core.codeWritten(layout.FRAMES + CODE);
     this.core.codeWritten(layout.FRAMES + CODE + 0x1000);
   }

@@ -29,7 +29,11 @@ const VECTOR_TIMEOUT = 0xfe;
 const RESULT_SIZE = 672; // struct Result
 const CODE_LENGTH_AT = 4;
 
-function writeCases(path: string, memory: { data: Uint8Array; stack: Uint8Array }, cases: readonly (() => NativeCase)[]): void {
+function writeCases(
+  path: string,
+  memory: { data: Uint8Array; stack: Uint8Array },
+  cases: readonly (() => NativeCase)[],
+): void {
   const file = openSync(path, "w");
   const head = new Uint32Array([MAGIC, cases.length]);
   writeSync(file, new Uint8Array(head.buffer));
@@ -54,7 +58,8 @@ function readResults(bytes: Buffer, count: number): NativeResult[] {
     const memory: Run[] = [];
     const runs = bytes.readUInt16LE(at + 2);
     const registers = new BigUint64Array(16);
-    for (let register = 0; register < 16; register++) registers[register] = bytes.readBigUInt64LE(at + 32 + register * 8);
+    for (let register = 0; register < 16; register++)
+      registers[register] = bytes.readBigUInt64LE(at + 32 + register * 8);
     const result: NativeResult = {
       vector: bytes.readUInt8(at),
       timeout: bytes.readUInt8(at) === VECTOR_TIMEOUT,
@@ -106,6 +111,7 @@ export function runNative(
   const [first, second] = outputs;
   if (!first || !second) throw new Error("the harness wrote no results");
   const results = readResults(first, cases.length);
-  if (!first.equals(second)) throw new Error(`different results for equal cases: ${describeDifference(cases, results, second)}`);
+  if (!first.equals(second))
+    throw new Error(`different results for equal cases: ${describeDifference(cases, results, second)}`);
   return results;
 }

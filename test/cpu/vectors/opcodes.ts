@@ -19,9 +19,12 @@ interface Seen {
   readonly counts: Map<string, number>;
 }
 
-const NO_MODRM_ONE = /^([0-3][4-7c-f]|[4-57][0-9a-f]|6[0168a-f]|9[0-9a-f]|a[0-9a-f]|b[0-9a-f]|c[23489a-f]|d[4-7]|e[0-9a-f]|f[0-24589a-d])$/;
+const NO_MODRM_ONE =
+  /^([0-3][4-7c-f]|[4-57][0-9a-f]|6[0168a-f]|9[0-9a-f]|a[0-9a-f]|b[0-9a-f]|c[23489a-f]|d[4-7]|e[0-9a-f]|f[0-24589a-d])$/;
 const NO_MODRM_TWO = /^(0[4-9be]|3[0-7]|77|8[0-9a-f]|a[0-289a]|c[8-f]|ff|0b)$/;
-const GROUPS_ONE = new Set([0x80, 0x81, 0x82, 0x83, 0x8f, 0xc0, 0xc1, 0xc6, 0xc7, 0xd0, 0xd1, 0xd2, 0xd3, 0xf6, 0xf7, 0xfe, 0xff]);
+const GROUPS_ONE = new Set([
+  0x80, 0x81, 0x82, 0x83, 0x8f, 0xc0, 0xc1, 0xc6, 0xc7, 0xd0, 0xd1, 0xd2, 0xd3, 0xf6, 0xf7, 0xfe, 0xff,
+]);
 const GROUPS_TWO = new Set([0x00, 0x01, 0x0d, 0x18, 0x71, 0x72, 0x73, 0xae, 0xba, 0xc7]);
 
 function hex(byte: number): string {
@@ -30,10 +33,10 @@ function hex(byte: number): string {
 
 function modrmClass(map: number, opcode: number, modrm: number): string {
   const register = modrm >= 0xc0;
-  const escape = map === 0 && opcode >= 0xd8 && opcode <= 0xdf;
+  const coprocessor = map === 0 && opcode >= 0xd8 && opcode <= 0xdf;
   const system = map === 1 && (opcode === 0x01 || opcode === 0xae);
-  if (register && (escape || system)) return hex(modrm);
-  const group = escape || (map === 0 ? GROUPS_ONE : map === 1 ? GROUPS_TWO : new Set<number>()).has(opcode);
+  if (register && (coprocessor || system)) return hex(modrm);
+  const group = coprocessor || (map === 0 ? GROUPS_ONE : map === 1 ? GROUPS_TWO : new Set<number>()).has(opcode);
   return `${group ? `/${(modrm >> 3) & 7} ` : ""}${register ? "r" : "m"}`;
 }
 
@@ -74,9 +77,16 @@ async function scan(name: string, path: string, forms: Map<string, Seen>): Promi
   for await (const line of createInterface({ input: objdump.stdout })) {
     const [, raw, text] = line.split("\t");
     if (!raw || !text || text.includes("(bad)")) continue;
-    const form = formOf(raw.trim().split(" ").map((byte) => Number.parseInt(byte, 16)));
+    const form = formOf(
+      raw
+        .trim()
+        .split(" ")
+        .map((byte) => Number.parseInt(byte, 16)),
+    );
     if (!form) continue;
-    const words = text.split(/\s+/).filter((word) => !/^(lock|rep[nz]?|repnz|data16|cs|ds|es|ss|fs|gs|addr32|bnd|notrack|rex.*)$/.test(word));
+    const words = text
+      .split(/\s+/)
+      .filter((word) => !/^(lock|rep[nz]?|repnz|data16|cs|ds|es|ss|fs|gs|addr32|bnd|notrack|rex.*)$/.test(word));
     const seen = forms.get(form) ?? { mnemonic: words[0] ?? text.trim(), counts: new Map<string, number>() };
     seen.counts.set(name, (seen.counts.get(name) ?? 0) + 1);
     forms.set(form, seen);
@@ -102,9 +112,11 @@ async function main(): Promise<void> {
   } finally {
     rmSync(directory, { recursive: true });
   }
-  const lines = [...forms].sort(([a], [b]) => (a < b ? -1 : 1)).map(([form, { mnemonic, counts }]) => {
-    return `${form} | ${mnemonic} | ${[...counts].map(([name, count]) => `${name}:${count}`).join(" ")}`;
-  });
+  const lines = [...forms]
+    .sort(([a], [b]) => (a < b ? -1 : 1))
+    .map(([form, { mnemonic, counts }]) => {
+      return `${form} | ${mnemonic} | ${[...counts].map(([name, count]) => `${name}:${count}`).join(" ")}`;
+    });
   writeFileSync(output, `${lines.join("\n")}\n`);
 }
 

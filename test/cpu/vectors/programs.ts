@@ -3,8 +3,8 @@ import { INTEGER_ROWS } from "../../../engine/cpu/table/integer.ts";
 import { parseRows, type Row } from "../../../engine/cpu/table/rows.ts";
 import { SSE_ROWS } from "../../../engine/cpu/table/sse.ts";
 import { baseMemory, deriveProgram, PROFILE_INTEGER, PROFILE_SSE, PROGRAM_FORM } from "./derive.ts";
-import { encode } from "./encode.ts";
 import { differences } from "./difference.ts";
+import { encode } from "./encode.ts";
 import { COMPLETED, FORMAT_VERSION, VectorWriter } from "./format.ts";
 import { type Variant, variantsOf } from "./forms.ts";
 import { runNative } from "./native.ts";
@@ -25,7 +25,8 @@ const EXCLUDED =
 
 function isUsable(row: Row): boolean {
   const { attributes, operands, mnemonic } = row;
-  if (attributes.has("jump") || attributes.has("priv") || attributes.has("no64") || attributes.has("string")) return false;
+  if (attributes.has("jump") || attributes.has("priv") || attributes.has("no64") || attributes.has("string"))
+    return false;
   if (EXCLUDED.test(mnemonic)) return false;
   // MMX registers would change the x87 state; offsets and segment registers need more set-up than a program has.
   return !operands.some((operand) => /^[PQNO]/.test(operand) || operand === "Sw");
@@ -151,7 +152,9 @@ class ProgramMaker {
 /** Generates, runs and packs all random programs. @returns the compressed file */
 export function generatePrograms(harness: string, directory: string): Buffer {
   const maker = new ProgramMaker();
-  const codes = Array.from({ length: PROGRAMS }, (_, index) => maker.make(index)).filter((code) => code.length <= MAX_CODE);
+  const codes = Array.from({ length: PROGRAMS }, (_, index) => maker.make(index)).filter(
+    (code) => code.length <= MAX_CODE,
+  );
   const state = new CaseState();
   const results = runNative(
     harness,
