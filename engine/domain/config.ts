@@ -68,7 +68,8 @@ export interface DomainProcessFunctions {
 /** Functions of the host that a domain process calls. */
 export interface DomainHostFunctions {
   consoleOutput(bytes: unknown): void;
-  exited(exit: unknown): void;
+  /** With the work done up to the end. */
+  exited(exit: unknown, statistics: unknown): void;
 }
 
 export const consoleBytes = bytes;

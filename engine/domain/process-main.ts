@@ -16,12 +16,12 @@ let machine: Machine | undefined;
 
 /** The host decides about the end of a domain: Ctrl-C in its terminal reaches this process too, and is not meant for it. */
 process.on("SIGINT", () => {});
-/** Without a host there is nobody to run for. */
-process.on("disconnect", () => process.exit(0));
+/** Without a host there is nobody to run for. Killed, because an orderly exit waits for the vCPU's thread. */
+process.on("disconnect", () => process.kill(process.pid, "SIGKILL"));
 
 async function reportExit(exit: DomainExit): Promise<void> {
   // The answer tells that the host has it, and all console output before it; then this process may go.
-  await host.exited(exit).catch(() => undefined);
+  await host.exited(exit, machine?.statistics()).catch(() => undefined);
   process.exit(0);
 }
 

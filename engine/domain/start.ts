@@ -122,8 +122,9 @@ class DomainProcess implements DomainHandle {
   private functions(): DomainHostFunctions {
     return {
       consoleOutput: (bytes) => this.output.push(consoleBytes.parse(bytes)),
-      exited: (exit) => {
+      exited: (exit, statistics) => {
         this.exit = domainExit.parse(exit);
+        this.lastStatistics = domainStatistics.parse(statistics);
       },
     };
   }

@@ -1,6 +1,7 @@
 /** Arithmetic helpers of the generated instruction bodies: values are zero-extended to 64 bits, `bits` 8…64. */
-import { EFLAGS, FLAGS_ARITH, FLAG_AF, FLAG_CF, FLAG_OF, FLAG_SF, FLAG_ZF, KIND_EXPLICIT, LAZY_KIND } from "./layout";
+
 import { getFlags, parity, setArith, setCarryOverflow } from "./flags";
+import { EFLAGS, FLAG_AF, FLAG_CF, FLAG_OF, FLAG_SF, FLAG_ZF, FLAGS_ARITH, KIND_EXPLICIT, LAZY_KIND } from "./layout";
 
 /** Flags of ADC and SBB: x ± y ± carry = r, all cut to the operand size; `shift` = 64 − operand bits. */
 export function setCarried(x: u64, y: u64, r: u64, subtract: bool, shift: u64, carry: bool): void {

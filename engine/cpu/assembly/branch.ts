@@ -2,7 +2,22 @@
 import { raiseError } from "./fault";
 import { getCond, getFlags } from "./flags";
 import { finish, isCanonical, jumpTo, nextRip } from "./flow";
-import { CUR, EXC_GP, FLAG_ZF, GPR, MODE, MODE_32, MODE_64, PREFIX_ADDR, RIP_MASK, R_IMM, R_MODRM, R_PREFIX, R_RM, R_SIZE } from "./layout";
+import {
+  CUR,
+  EXC_GP,
+  FLAG_ZF,
+  GPR,
+  MODE,
+  MODE_32,
+  MODE_64,
+  PREFIX_ADDR,
+  R_IMM,
+  R_MODRM,
+  R_PREFIX,
+  R_RM,
+  R_SIZE,
+  RIP_MASK,
+} from "./layout";
 import { ea } from "./operands";
 import { loadSized, peek, push, setStackPointer } from "./stack";
 

@@ -8,7 +8,7 @@
 import { decode, decodedLength, decodeEnds, fuseWithPrevious } from "./decode";
 import { raise } from "./fault";
 import { currentRip, jumpTo as setRip } from "./flow";
-import { OP_COLD_JUMP, OP_CROSS, OP_JMP, OP_RESYNC, OP_STOP, OP_STOPPED, OP_HOT_FIRST } from "./generated/opcodes";
+import { OP_COLD_JUMP, OP_CROSS, OP_HOT_FIRST, OP_JMP, OP_RESYNC, OP_STOP, OP_STOPPED } from "./generated/opcodes";
 import {
   CODE_EPOCH,
   CODE_FLAG,
@@ -34,9 +34,6 @@ import {
   MODE,
   MODE_64,
   POOL_NEXT,
-  RECORD,
-  RIP,
-  RIP_MASK,
   R_COUNT,
   R_IMM,
   R_IMM_HIGH,
@@ -44,6 +41,9 @@ import {
   R_LINK,
   R_OFFSET,
   R_OP,
+  RECORD,
+  RIP,
+  RIP_MASK,
   SCRATCH_CODE,
   SHADOW,
   SLOT_CS,

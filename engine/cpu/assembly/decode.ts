@@ -2,6 +2,8 @@
  * The decoder: instruction bytes → one record, or two when the address needs a micro-operation first.
  * Encoding: APM volume 3, chapter 1. What is an instruction at all comes from the generated tables.
  */
+
+import { HANDLERS } from "./generated/handlers";
 import {
   FUSE,
   FUSE_CONDITION,
@@ -25,7 +27,6 @@ import {
   ROW_SCHEME,
   ROW_SIZE,
 } from "./generated/opcodes";
-import { HANDLERS } from "./generated/handlers";
 import {
   MODE,
   MODE_32,
@@ -38,7 +39,6 @@ import {
   PREFIX_REX,
   PREFIX_REXW,
   PREFIX_SEG,
-  RECORD,
   R_A,
   R_B,
   R_BASE,
@@ -59,6 +59,7 @@ import {
   R_SCALE,
   R_SEG,
   R_SIZE,
+  RECORD,
   SLOT_ES,
   SLOT_PAGE,
   SLOT_TEMP,

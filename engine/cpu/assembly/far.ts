@@ -346,9 +346,10 @@ export function interruptReturn(ip: u32): void {
   const step: i32 = 1 << size;
   const real = !protectedMode();
   if (!real && getFlags() & FLAG_NT) raiseError(EXC_GP, 0);
-  const offset = peek(0, size);
-  const selector = (peek(step, size) as u32) & 0xffff;
+  // Read from the top down, as processors do: it decides which fault a frame at the end of the stack raises.
   const image = peek(2 * step, size) as u32;
+  const selector = (peek(step, size) as u32) & 0xffff;
+  const offset = peek(0, size);
   let mask = writableFlags(size);
   if (size != 1) mask |= FLAG_RF;
   const behind = load<u64>(RSP) + ((3 * step) as u64);

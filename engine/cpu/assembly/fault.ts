@@ -1,6 +1,7 @@
 /** Raising exceptions: the details go to state, and control leaves by an imported throw. */
-import { CR2, EXC_ERROR, EXC_HAS_ERROR, EXC_PF, EXC_VECTOR } from "./layout";
+
 import { hostThrow } from "./host";
+import { CR2, EXC_ERROR, EXC_HAS_ERROR, EXC_PF, EXC_VECTOR } from "./layout";
 
 /** Raises an exception without an error code. Does not return. */
 export function raise(vector: u32): void {

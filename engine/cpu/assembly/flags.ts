@@ -7,13 +7,13 @@
  */
 import {
   EFLAGS,
-  FLAGS_ARITH,
   FLAG_AF,
   FLAG_CF,
   FLAG_OF,
   FLAG_PF,
   FLAG_SF,
   FLAG_ZF,
+  FLAGS_ARITH,
   KIND_ADD,
   KIND_DEC,
   KIND_EXPLICIT,
@@ -91,8 +91,8 @@ export function settleCarry(): void {
   if (kind == KIND_SUB) flags = u32(a < b);
   else if (kind == KIND_ADD) flags = u32(result < a);
   const overflow = subtracts ? (a ^ b) & (a ^ result) : (a ^ result) & (b ^ result);
-  flags |= <u32>(overflow >> 63) << 11;
-  flags |= <u32>((a ^ b ^ result) >> (<u64>(word >> 8))) & FLAG_AF;
+  flags |= (<u32>(overflow >> 63)) << 11;
+  flags |= <u32>((a ^ b ^ result) >> <u64>(word >> 8)) & FLAG_AF;
   store<u32>(EFLAGS, (load<u32>(EFLAGS) & ~(FLAG_CF | FLAG_OF | FLAG_AF)) | flags);
   store<u64>(LAZY_A, result);
   store<u32>(LAZY_KIND, (word & 0xffffff00) | KIND_RESULT);

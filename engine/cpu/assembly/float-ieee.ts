@@ -6,8 +6,9 @@
  * bit 0 is sticky (it stands for everything below). Values travel as bit patterns, a binary32 in the low 32 bits.
  * Sources: IEEE 754-2008; SDM volume 1, 4.8.4 (NaN), 10.2.3 (MXCSR), 11.5 (SIMD floating-point exceptions).
  */
-import { CR4, CR4_OSXMMEXCPT, EXC_UD, EXC_XM, MXCSR } from "./layout";
+
 import { raise } from "./fault";
+import { CR4, CR4_OSXMMEXCPT, EXC_UD, EXC_XM, MXCSR } from "./layout";
 
 /** Exception flags, as in bits 0…5 of MXCSR. */
 export const FLOAT_IE: u32 = 1;

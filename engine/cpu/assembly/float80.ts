@@ -3,8 +3,9 @@
  * 8.5. A value travels as two arguments: `se` (sign in bit 15, biased exponent below it) and the significand with its
  * explicit integer bit. Operations leave their result in resultSe/resultSig and their exceptions in `raised`.
  */
-import { FPU_CONTROL } from "./layout";
+
 import { jamLow, shiftRightJam } from "./float80-wide";
+import { FPU_CONTROL } from "./layout";
 
 // Status word bits. The low six are also the mask bits of the control word.
 export const FSW_IE: u32 = 1;

@@ -1,7 +1,9 @@
 /** General-purpose instructions that are not templates: wide multiply and divide, bit strings, decimal, frames. */
 import { signedHigh, unsignedHigh } from "./alu";
+import { release } from "./branch";
 import { raise, raiseError } from "./fault";
 import { getCarry, getFlags, parity, setArith, setCarry, setResult } from "./flags";
+import { isCanonical } from "./flow";
 import {
   EFLAGS,
   EXC_BR,
@@ -9,19 +11,18 @@ import {
   EXC_GP,
   EXC_SS,
   EXC_UD,
-  FLAGS_ARITH,
   FLAG_AF,
   FLAG_CF,
   FLAG_DF,
   FLAG_OF,
   FLAG_SF,
   FLAG_ZF,
+  FLAGS_ARITH,
   GPR,
   MODE,
   MODE_64,
   PREFIX_LOCK,
   PREFIX_REXW,
-  RECORD,
   R_A,
   R_BASE,
   R_IMM,
@@ -30,16 +31,15 @@ import {
   R_RM,
   R_SEG,
   R_SIZE,
+  RECORD,
   SLOT_ES,
   SLOT_TEMP,
   SLOT_ZERO,
 } from "./layout";
-import { checkWrite, ld16, ld32, ld64, ld8, lockAddress, st16, st32, st64, st8 } from "./mmu";
-import { release } from "./branch";
-import { isCanonical } from "./flow";
+import { checkWrite, ld8, ld16, ld32, ld64, lockAddress, st8, st16, st32, st64 } from "./mmu";
 import { ea, microAddress } from "./operands";
-import { addressMask } from "./string";
 import { loadSized, peek, poke, push as pushValue, setStackPointer, stackLinear, stackMask, storeSized } from "./stack";
+import { addressMask } from "./string";
 
 /** What undecodable bytes run: #UD, or #GP when the instruction is longer than 15 bytes. */
 export function invalid_opcode(ip: u32): void {
@@ -233,8 +233,8 @@ function divideSigned128(high: i64, low: u64, y: i64): void {
 function bitString(ip: u32, change: u32): void {
   const size = <u32>load<u8>(ip, R_SIZE);
   const width: u64 = 8 << size;
-  const number = signExtend(load<u64>(GPR + (<u32>load<u8>(ip, R_REG) << 3)), size);
-  const a = displaced(ip, <u64>(number >> (3 + size)) << size);
+  const number = signExtend(load<u64>(GPR + ((<u32>load<u8>(ip, R_REG)) << 3)), size);
+  const a = displaced(ip, (<u64>(number >> (3 + size))) << size);
   const bit = (<u64>1) << (<u64>number & (width - 1));
   let old: u64 = 0;
   if (change == 0) {
@@ -305,8 +305,8 @@ export function cmpxchg8b(ip: u32): void {
     cmpxchg16b(a);
     return;
   }
-  const expected = (<u64>load<u32>(GPR + 16) << 32) | load<u32>(GPR);
-  const next = (<u64>load<u32>(GPR + 8) << 32) | load<u32>(GPR + 24);
+  const expected = ((<u64>load<u32>(GPR + 16)) << 32) | load<u32>(GPR);
+  const next = ((<u64>load<u32>(GPR + 8)) << 32) | load<u32>(GPR + 24);
   const at = lockAddress(a, 8);
   let old: u64 = 0;
   if (at != 0) {
@@ -426,7 +426,7 @@ export function popa(ip: u32): void {
   const bytes: i32 = 1 << size;
   for (let n: i32 = 7; n >= 0; n--) peek(bytes * (7 - n), size);
   for (let n: i32 = 7; n >= 0; n--) {
-    if (n != 4) setSlot(<u32>n << 3, size, peek(bytes * (7 - n), size));
+    if (n != 4) setSlot((<u32>n) << 3, size, peek(bytes * (7 - n), size));
   }
   release(bytes * 8);
 }
@@ -434,7 +434,7 @@ export function popa(ip: u32): void {
 export function bound(ip: u32): void {
   const size = <u32>load<u8>(ip, R_SIZE);
   const a = ea(ip);
-  const value = signExtend(load<u64>(GPR + (<u32>load<u8>(ip, R_REG) << 3)), size);
+  const value = signExtend(load<u64>(GPR + ((<u32>load<u8>(ip, R_REG)) << 3)), size);
   const low = signExtend(loadSized(a, size), size);
   const high = signExtend(loadSized(a + (1 << size), size), size);
   if (value < low || value > high) raise(EXC_BR);

@@ -103,7 +103,7 @@ export function flushPage(a: u64): void {
 function flushLarge(a: u64): void {
   const end: u32 = TLB_USER + TLB_ENTRIES * 32;
   for (let entry: u32 = TLB_KERNEL; entry < end; entry += 32) {
-    if ((load<u32>(entry, TLB_PAGE) & 2) != 0 && ((load<u64>(entry) ^ a) >> 30) == 0) clearEntry(entry);
+    if ((load<u32>(entry, TLB_PAGE) & 2) != 0 && (load<u64>(entry) ^ a) >> 30 == 0) clearEntry(entry);
   }
 }
 
@@ -118,7 +118,7 @@ export function protectCode(page: u32): void {
 /** Address in this memory of a guest-physical address, 0 where nothing is; bit 0 of the frame means read-only. */
 function physical(pa: u64): u32 {
   if (pa >> 12 >= <u64>PHYSMAP_FRAMES) return 0;
-  const frame = load<u32>(PHYSMAP + (<u32>(pa >> 12) << 2));
+  const frame = load<u32>(PHYSMAP + ((<u32>(pa >> 12)) << 2));
   return frame == 0 ? 0 : frame | (<u32>pa & 0xffe);
 }
 
@@ -242,7 +242,7 @@ function fill(a: u64, access: u32, user: bool, quiet: bool): u32 {
   let executable = true;
   let kind: u32 = 0; // bit 0 global, bit 1 of a large page
   if ((load<u64>(CR0) & CR0_PG) != 0) {
-    if ((load<u64>(EFER) & EFER_LMA) != 0 && ((<i64>a << 16) >> 16) != <i64>a) {
+    if ((load<u64>(EFER) & EFER_LMA) != 0 && ((<i64>a) << 16) >> 16 != <i64>a) {
       if (quiet) return 0;
       raiseError(EXC_GP, 0);
     }
@@ -512,7 +512,7 @@ export function missWrite(a: u64, value: u64, size: u32, ip: u32): void {
 }
 
 function checkStack(a: u64, ip: u32): void {
-  if ((<i64>a << 16) >> 16 == <i64>a) return;
+  if (((<i64>a) << 16) >> 16 == <i64>a) return;
   store<u32>(CUR, ip);
   raiseError(EXC_SS, 0);
 }

@@ -1,18 +1,6 @@
 /** Operand addressing of records. */
 import { OP_ADDRESS } from "./generated/opcodes";
-import {
-  GPR,
-  MODE,
-  MODE_64,
-  R_A,
-  R_BASE,
-  R_DISP,
-  R_IMM,
-  R_INDEX,
-  R_OP,
-  R_SCALE,
-  SLOT_TEMP,
-} from "./layout";
+import { GPR, MODE, MODE_64, R_A, R_BASE, R_DISP, R_IMM, R_INDEX, R_OP, R_SCALE, SLOT_TEMP } from "./layout";
 
 /** Byte offset of general register `n` in the register file. */
 export function regOff(n: u32): u32 {

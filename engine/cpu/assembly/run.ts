@@ -1,8 +1,8 @@
 /** The run loop around the interpreter: budget, interrupts, single steps, and what follows a fault. */
 import { decodeStep, enter, linearRip, resetCode } from "./code";
 import { DELIVER_EXTERNAL, deliver, deliverSingleStep, handleFault, takeDelivered } from "./exception";
-import { exec } from "./generated/interpreter";
 import { registerHandlers } from "./generated/handlers";
+import { exec } from "./generated/interpreter";
 import { OP_FUSED_FIRST } from "./generated/opcodes";
 import {
   CUR,
@@ -19,10 +19,10 @@ import {
   IRQ_VECTOR,
   KICK,
   LEFT,
-  REMAINING,
-  RIP,
   R_COUNT,
   R_OP,
+  REMAINING,
+  RIP,
   SHADOW,
   SLICE,
 } from "./layout";

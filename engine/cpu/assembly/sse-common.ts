@@ -2,6 +2,8 @@
  * What every MMX and SSE handler begins and ends with: the availability checks, and access to the two register files
  * and to memory operands. Source: SDM volume 1, 9.6 and 11.6; volume 2, 2.4 (exceptions by class).
  */
+
+import { raise, raiseError } from "./fault";
 import {
   CR0,
   CR0_EM,
@@ -23,8 +25,7 @@ import {
   R_RM,
   XMM,
 } from "./layout";
-import { raise, raiseError } from "./fault";
-import { ld128, ld32, ld64 } from "./mmu";
+import { ld32, ld64, ld128 } from "./mmu";
 import { ea } from "./operands";
 
 const STATUS_ES: u32 = 0x80; // FSW: an unmasked x87 exception is pending

@@ -2,9 +2,10 @@
  * SSE and SSE2: float comparisons into masks and into EFLAGS. Source: SDM volume 2, CMPPS (table of predicates),
  * COMISD and UCOMISD.
  */
-import { EQUAL, F32, F64, LESS, UNORDERED, begin, compareF, settle } from "./float-ieee";
-import { FLAG_CF, FLAG_PF, FLAG_ZF, SCRATCH } from "./layout";
+
 import { setArith } from "./flags";
+import { begin, compareF, EQUAL, F32, F64, LESS, settle, UNORDERED } from "./float-ieee";
+import { FLAG_CF, FLAG_PF, FLAG_ZF, SCRATCH } from "./layout";
 import { immediate, put, reg, regAddress, rm, rm32, rm64 } from "./sse-common";
 
 /** Whether predicate 0…7 (EQ LT LE UNORD NEQ NLT NLE ORD) holds; LT, LE and their inverses signal quiet NaN. */

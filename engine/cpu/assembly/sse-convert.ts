@@ -2,7 +2,7 @@
  * SSE and SSE2: conversions among binary32, binary64 and integers. Source: SDM volume 2, CVT…; volume 1, 11.5.2.1 for
  * the integer indefinite.
  */
-import { F32, F64, ROUND_ZERO, begin, convertFormat, fromInteger, setRounding, settle, toInteger } from "./float-ieee";
+import { begin, convertFormat, F32, F64, fromInteger, ROUND_ZERO, setRounding, settle, toInteger } from "./float-ieee";
 import { ld64 } from "./mmu";
 import { ea } from "./operands";
 import {

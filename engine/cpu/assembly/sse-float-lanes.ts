@@ -5,8 +5,9 @@
  * operand is denormal, and the result is normal and above the least binade (below it, tininess needs a closer look).
  * Then no exception but PE is possible, and FTZ and DAZ make no difference.
  */
+
+import { arithmetic, begin, F32, F64, settle } from "./float-ieee";
 import { MXCSR, SCRATCH } from "./layout";
-import { F32, F64, arithmetic, begin, settle } from "./float-ieee";
 import { put, regAddress } from "./sse-common";
 
 // rounding mode, PE mask and PE flag: to nearest, masked, set

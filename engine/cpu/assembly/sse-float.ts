@@ -3,8 +3,8 @@
  * do it again exactly. Source: SDM volume 2.
  */
 import { OP_ADD, OP_DIV, OP_MAX, OP_MIN, OP_MUL, OP_SQRT, OP_SUB } from "./float-ieee";
-import { put, reg, regAddress, rm, rm32, rm64 } from "./sse-common";
 import { reciprocal, reciprocalRoot } from "./sse-approximation";
+import { put, reg, regAddress, rm, rm32, rm64 } from "./sse-common";
 import { finish32, finish32x4, finish64, finish64x2, lane32, lane64, lanes32, lanes64 } from "./sse-float-lanes";
 
 /** ADDPS xmm, xmm/m128: adds four binary32. */

@@ -2,9 +2,10 @@
  * SSE and SSE2: moves between XMM registers, memory, MMX and general registers, MXCSR, and the instructions that only
  * order memory or hint caches. Source: SDM volume 2.
  */
-import { EXC_GP, GPR, MXCSR } from "./layout";
+
 import { raiseError } from "./fault";
-import { ld32, st128, st32, st64 } from "./mmu";
+import { EXC_GP, GPR, MXCSR } from "./layout";
+import { ld32, st32, st64, st128 } from "./mmu";
 import { ea } from "./operands";
 import {
   alignedEa,

@@ -1,8 +1,9 @@
 /**
  * SSE4.1: integer arithmetic, widening and blending; not announced by CPUID unless asked for. Source: SDM volume 2.
  */
-import { FLAG_CF, FLAG_ZF, SCRATCH, XMM } from "./layout";
+
 import { setArith } from "./flags";
+import { FLAG_CF, FLAG_ZF, SCRATCH, XMM } from "./layout";
 import { ld16 } from "./mmu";
 import { ea } from "./operands";
 import { checkSse, immediate, inMemory, put, reg, rm, rm32, rm64, rmAddress } from "./sse-common";

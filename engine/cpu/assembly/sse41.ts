@@ -3,19 +3,19 @@
  * Source: SDM volume 2.
  */
 import {
+  arithmetic,
+  begin,
+  dropInexact,
   F32,
   F64,
   OP_ADD,
   OP_MUL,
-  arithmetic,
-  begin,
-  dropInexact,
   roundIntegral,
   setRounding,
   settle,
 } from "./float-ieee";
 import { GPR, SCRATCH } from "./layout";
-import { ld32, ld8, st16, st32, st64, st8 } from "./mmu";
+import { ld8, ld32, st8, st16, st32, st64 } from "./mmu";
 import { ea } from "./operands";
 import {
   checkSse,

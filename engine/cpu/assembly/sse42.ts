@@ -2,9 +2,10 @@
  * SSE4.2 and POPCNT; not announced by CPUID unless asked for. Source: SDM volume 2; string comparison in
  * volume 2, 4.1.
  */
-import { FLAG_CF, FLAG_OF, FLAG_SF, FLAG_ZF, GPR, PREFIX_REX, R_PREFIX, R_SIZE, SCRATCH, XMM } from "./layout";
+
 import { setArith } from "./flags";
-import { ld16, ld32, ld64, ld8 } from "./mmu";
+import { FLAG_CF, FLAG_OF, FLAG_SF, FLAG_ZF, GPR, PREFIX_REX, R_PREFIX, R_SIZE, SCRATCH, XMM } from "./layout";
+import { ld8, ld16, ld32, ld64 } from "./mmu";
 import { ea } from "./operands";
 import {
   general,

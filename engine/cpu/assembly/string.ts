@@ -22,7 +22,7 @@ import {
   SLOT_ES,
   SLOT_ZERO,
 } from "./layout";
-import { ld16, ld32, ld64, ld8, resolveRead, resolveWrite, st16, st32, st64, st8 } from "./mmu";
+import { ld8, ld16, ld32, ld64, resolveRead, resolveWrite, st8, st16, st32, st64 } from "./mmu";
 
 const RAX = GPR;
 const RCX = GPR + 8;
@@ -85,7 +85,7 @@ function repeats(ip: u32): bool {
 
 /** Whole elements from `a` upwards that stay in its page, at most `count`. */
 function inPage(a: u64, size: u32, count: u64): u64 {
-  const room = (<u64>(0x1000 - (<u32>a & 0xfff))) >> size;
+  const room = <u64>(0x1000 - (<u32>a & 0xfff)) >> size;
   return min<u64>(room, count);
 }
 

@@ -1,27 +1,28 @@
 /** Arithmetic, comparison and register-move forms of the x87 escapes (SDM volume 2; opcode maps in appendix A.5). */
-import { FLAG_CF, FLAG_PF, FLAG_ZF } from "./layout";
+
 import { setArith } from "./flags";
-import { add80, compare80, div80, mul80, sqrt80, sub80 } from "./float80-arithmetic";
-import { roundToIntegral } from "./float80-convert";
-import { extract80, hasQuotient, remainder80, remainderBits, scale80 } from "./float80-remainder";
 import {
   CLASS_INFINITY,
   CLASS_NORMAL,
   CLASS_QUIET,
   CLASS_UNSUPPORTED,
   CLASS_ZERO,
+  classOf,
+  clearRaised,
   FSW_C0,
   FSW_C1,
   FSW_C2,
   FSW_C3,
   FSW_SF,
   raised,
-  classOf,
-  clearRaised,
   resultSe,
   resultSig,
   setResult,
 } from "./float80";
+import { add80, compare80, div80, mul80, sqrt80, sub80 } from "./float80-arithmetic";
+import { roundToIntegral } from "./float80-convert";
+import { extract80, hasQuotient, remainder80, remainderBits, scale80 } from "./float80-remainder";
+import { FLAG_CF, FLAG_PF, FLAG_ZF } from "./layout";
 import {
   aborted,
   finish,

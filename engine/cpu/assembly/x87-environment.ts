@@ -2,6 +2,9 @@
  * Control word, environment and whole-state instructions: FNINIT, FLDCW, FNSTENV/FLDENV, FNSAVE/FRSTOR (SDM volume 1
  * section 8.1.10) and FXSAVE/FXRSTOR (SDM volume 1 section 10.5, APM volume 2 section 11.4.4).
  */
+
+import { raiseError } from "./fault";
+import { CLASS_NORMAL, CLASS_ZERO, classOf, FSW_ES } from "./float80";
 import {
   CR0,
   CR0_PE,
@@ -24,11 +27,9 @@ import {
   R_SIZE,
   XMM,
 } from "./layout";
-import { raiseError } from "./fault";
-import { CLASS_NORMAL, CLASS_ZERO, FSW_ES, classOf } from "./float80";
-import { checkWrite, ld128, ld16, ld32, ld64, ld8, st128, st16, st32, st64 } from "./mmu";
+import { checkWrite, ld8, ld16, ld32, ld64, ld128, st16, st32, st64, st128 } from "./mmu";
 import { ea } from "./operands";
-import { control, requireUnit, setStatus, significand, signExponent, status, top, updateSummary } from "./x87-stack";
+import { control, requireUnit, setStatus, signExponent, significand, status, top, updateSummary } from "./x87-stack";
 
 const CONTROL_MASK: u32 = 0x1f3f;
 const CONTROL_FIXED: u32 = 0x40; // reads as one on every processor

@@ -1,21 +1,11 @@
 /** Loads and stores of the x87 escapes: real, integer, packed decimal and constants (SDM volume 2 under each name). */
+
 import {
-  isEmpty,
-  pop,
-  push,
-  finish,
-  signExponent,
-  significand,
-  stackOverflow,
-  stackUnderflow,
-  aborted,
-} from "./x87-stack";
-import {
-  ROUND_NEAREST,
-  ROUND_UP,
+  FSW_DE,
   FSW_IE,
   FSW_SF,
-  FSW_DE,
+  ROUND_NEAREST,
+  ROUND_UP,
   raised,
   resultSe,
   resultSig,
@@ -28,6 +18,17 @@ import { decimalHigh, loadWidened, narrow, narrowAborted, toDecimal, toInteger }
 import { pair } from "./float80-wide";
 import { checkWrite, st16, st32, st64 } from "./mmu";
 import { commitPush } from "./x87-arithmetic";
+import {
+  aborted,
+  finish,
+  isEmpty,
+  pop,
+  push,
+  signExponent,
+  significand,
+  stackOverflow,
+  stackUnderflow,
+} from "./x87-stack";
 
 /**
  * FLD m32 and m64: the operand is widened in the result. A denormal is loaded even if DE is unmasked, and the exception

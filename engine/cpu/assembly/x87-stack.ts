@@ -2,6 +2,21 @@
  * The x87 register stack: empty and full registers, stack faults, pending exceptions and how an instruction commits its
  * status (SDM volume 1 sections 8.1 and 8.5 to 8.7).
  */
+
+import { raise } from "./fault";
+import {
+  clearRaised,
+  FSW_B,
+  FSW_C1,
+  FSW_DE,
+  FSW_ES,
+  FSW_IE,
+  FSW_SF,
+  FSW_ZE,
+  raised,
+  setDefaultNan,
+  signal,
+} from "./float80";
 import {
   CR0,
   CR0_EM,
@@ -27,20 +42,6 @@ import {
   SLOT_ES,
   SLOT_PAGE,
 } from "./layout";
-import { raise } from "./fault";
-import {
-  FSW_B,
-  FSW_C1,
-  FSW_DE,
-  FSW_ES,
-  FSW_IE,
-  FSW_SF,
-  FSW_ZE,
-  clearRaised,
-  raised,
-  setDefaultNan,
-  signal,
-} from "./float80";
 
 /** The status word. */
 export function status(): u32 {

@@ -2,13 +2,14 @@
  * The x87 escapes D8 … DF and FWAIT. Each handler decodes ModRM, in the order of SDM volume 2 appendix A.5; aliases that
  * every processor since the 8087 accepts (FCOM2, FXCH4, FSTP8 and so on) are included.
  */
-import { CR0, CR0_MP, CR0_TS, EXC_MF, EXC_NM, EXC_UD, GPR, R_MODRM, R_RM } from "./layout";
+
 import { raise } from "./fault";
 import { getCond } from "./flags";
-import { checkWrite, ld16, ld32, ld64, st16 } from "./mmu";
-import { ea } from "./operands";
 import { FSW_B, FSW_C1, FSW_ES, resultSe, resultSig, setResult } from "./float80";
 import { fromDecimal, fromInteger, widen32, widen64 } from "./float80-convert";
+import { CR0, CR0_MP, CR0_TS, EXC_MF, EXC_NM, EXC_UD, GPR, R_MODRM, R_RM } from "./layout";
+import { checkWrite, ld16, ld32, ld64, st16 } from "./mmu";
+import { ea } from "./operands";
 import {
   changeSign,
   compareFlags,

@@ -8,7 +8,15 @@ import { lockedTemplate } from "./locked.ts";
 import { isHot, type Pattern, TEMPLATES } from "./templates.ts";
 
 /** How the decoder fills R_A and R_B. */
-export const SCHEME = { none: 0, modrm: 1, swapped: 2, opcode: 3, accumulator: 4, opcodeAccumulator: 5, rm: 6 } as const;
+export const SCHEME = {
+  none: 0,
+  modrm: 1,
+  swapped: 2,
+  opcode: 3,
+  accumulator: 4,
+  opcodeAccumulator: 5,
+  rm: 6,
+} as const;
 
 export interface RowShape {
   readonly scheme: number;
@@ -42,10 +50,15 @@ export function shapeOf(row: Row): RowShape {
 export const BRANCHES = ["jmp", "jcc", "call", "ret", "call_r", "call_m", "jmp_r", "jmp_m"] as const;
 
 /** Conditions of fused compare-and-branch operations, as x86 condition codes. */
-export const FUSED_CONDITIONS = [2, 3, 4, 5, 6, 7, 8, 9, 12, 13, 14, 15] as const;
+export const FUSED_CONDITIONS: readonly number[] = [2, 3, 4, 5, 6, 7, 8, 9, 12, 13, 14, 15];
 const FUSED: readonly (readonly [string, Pattern, readonly Size[]])[] = [
-  ["cmp", "rr", [2, 3]], ["cmp", "ri", [0, 2, 3]], ["cmp", "mi", [0, 2, 3]], ["cmp", "rm", [2, 3]],
-  ["test", "rr", [0, 2, 3]], ["test", "ri", [0, 2]], ["test", "mi", [0]],
+  ["cmp", "rr", [2, 3]],
+  ["cmp", "ri", [0, 2, 3]],
+  ["cmp", "mi", [0, 2, 3]],
+  ["cmp", "rm", [2, 3]],
+  ["test", "rr", [0, 2, 3]],
+  ["test", "ri", [0, 2]],
+  ["test", "mi", [0]],
 ];
 
 export interface Operation {

@@ -6,7 +6,8 @@
  */
 import { INSTRUCTIONS } from "../table/index.ts";
 import type { Row } from "../table/rows.ts";
-import { BRANCHES, FUSED_CONDITIONS, fusedForms, Operations, SCHEME, shapeOf, SIZES } from "./forms.ts";
+import { BRANCHES, FUSED_CONDITIONS, fusedForms, Operations, SCHEME, SIZES, shapeOf } from "./forms.ts";
+import { COMMON_IMPORTS } from "./imports.ts";
 import { interpreterSource } from "./interpreter.ts";
 import { TEMPLATES } from "./templates.ts";
 import { buildTree } from "./tree.ts";
@@ -36,7 +37,17 @@ function immediateOf(row: Row): number {
 }
 
 const NEAR_BRANCHES: ReadonlySet<string> = new Set([
-  "jcc", "jmp", "call", "ret", "ret_imm", "call_indirect_near", "jmp_indirect_near", "loop", "loope", "loopne", "jcxz",
+  "jcc",
+  "jmp",
+  "call",
+  "ret",
+  "ret_imm",
+  "call_indirect_near",
+  "jmp_indirect_near",
+  "loop",
+  "loope",
+  "loopne",
+  "jcxz",
 ]);
 
 /**
@@ -77,8 +88,11 @@ class Generator {
   readonly handlers: string[] = ["invalid_opcode"];
   private readonly numbers = new Map<string, number>([["invalid_opcode", 0]]);
   readonly hotBase = FIXED.length + JCC_SPAN;
+  private readonly modules: HandlerModules;
 
-  constructor(private readonly modules: HandlerModules) {}
+  constructor(modules: HandlerModules) {
+    this.modules = modules;
+  }
 
   handlerNumber(name: string): number {
     const known = this.numbers.get(name);
@@ -96,7 +110,8 @@ class Generator {
       for (const size of SIZES) codes.push(this.code(row, pattern, size));
     }
     for (const size of SIZES) {
-      const locked = shape.memory === undefined ? undefined : this.operations.requestLocked(row.handler, shape.memory, size);
+      const locked =
+        shape.memory === undefined ? undefined : this.operations.requestLocked(row.handler, shape.memory, size);
       codes.push(locked === undefined ? 0 : 0x8000 | this.handlerNumber(locked.name));
     }
     return codes;
@@ -154,7 +169,7 @@ export function generate(modules: HandlerModules): GeneratedFile[] {
     if (hot < 0) throw new Error(`no operation to fuse: ${handler} ${pattern} ${size}`);
     fuse[hot] = fusedBase + index * FUSED_CONDITIONS.length;
   });
-  const conditions = Array.from({ length: 16 }, (_, cc) => FUSED_CONDITIONS.findIndex((each) => each === cc) & 0xff);
+  const conditions = Array.from({ length: 16 }, (_, cc) => FUSED_CONDITIONS.indexOf(cc) & 0xff);
   const opcodes = [
     "// Generated from engine/cpu/table by engine/cpu/generate. Do not edit.\n",
     ...FIXED.map((name, index) => `export const OP_${name.toUpperCase()}: u32 = ${index};\n`),
@@ -168,7 +183,11 @@ export function generate(modules: HandlerModules): GeneratedFile[] {
     data("ROW_IMMEDIATE", "u8", INSTRUCTIONS.map(immediateOf)),
     data("ROW_SIZE", "u8", INSTRUCTIONS.map(sizeOf)),
     data("ROW_FLAGS", "u8", INSTRUCTIONS.map(flagsOf)),
-    data("ROW_SCHEME", "u8", INSTRUCTIONS.map((row) => (row.map === 0 && row.handler.startsWith("x87") ? SCHEME.none : shapeOf(row).scheme))),
+    data(
+      "ROW_SCHEME",
+      "u8",
+      INSTRUCTIONS.map((row) => (row.map === 0 && row.handler.startsWith("x87") ? SCHEME.none : shapeOf(row).scheme)),
+    ),
     data("FUSE", "u16", fuse),
     data("FUSE_CONDITION", "u8", conditions),
   ].join("");
@@ -188,7 +207,9 @@ function handlersSource(generator: Generator, modules: HandlerModules): string {
   const functions = generator.operations.cold.map(
     ({ name, body }) => `function ${name}(ip: u32): void {\nconst tlb: u32 = load<u32>(TLB);\n${body}\n}\n`,
   );
-  const registrations = generator.handlers.map((name, index) => `store<u16>(HANDLERS + ${index * 2}, <u16>${name}.index);`);
+  const registrations = generator.handlers.map(
+    (name, index) => `store<u16>(HANDLERS + ${index * 2}, <u16>${name}.index);`,
+  );
   return [
     "// Generated from engine/cpu/table by engine/cpu/generate. Do not edit.\n",
     COMMON_IMPORTS,
@@ -201,11 +222,3 @@ function handlersSource(generator: Generator, modules: HandlerModules): string {
     "\n}\n",
   ].join("");
 }
-
-/** Imports of generated bodies; unused ones cost nothing. */
-export const COMMON_IMPORTS = `
-import { CUR, GPR, KIND_ADD, KIND_DEC, KIND_INC, KIND_SUB, LAZY_A, LAZY_B, LAZY_KIND, LEFT, RIP, R_A, R_B, R_BASE, R_COUNT, R_DISP, R_HANDLER, R_IMM, R_IMM_HIGH, R_INDEX, R_LINK, R_OFFSET, R_OP, R_SCALE, TLB, TLB_ADDEND, TLB_MASK, TLB_W, SLOT_PAGE } from "../layout";
-import { lockAddress, missPop, missPush, missRead, missWrite } from "../mmu";
-import { getCarry, getCond, setArith, setCarry, setCarryOverflow, setCounted, setResult } from "../flags";
-import { rclFlags, rclValue, rcrFlags, rcrValue, rolFlags, rolValue, rorFlags, rorValue, setBsfFlags, setBsrFlags, setCarried, shldFlags, shldValue, shrdFlags, shrdValue, signedHigh } from "../alu";
-`;

@@ -4,7 +4,7 @@
  */
 import { EFFECTIVE, loadMemory, reg, storeMemory } from "./access.ts";
 import { FUSED_CONDITIONS, type Operation } from "./forms.ts";
-import { COMMON_IMPORTS } from "./index.ts";
+import { COMMON_IMPORTS } from "./imports.ts";
 import { TEMPLATES } from "./templates.ts";
 
 const lines = (...parts: string[]): string => parts.join("\n");
@@ -13,8 +13,12 @@ const NEXT = "ip += 32; continue;";
 /** Whether a condition holds, over lazy operands a and b of a subtraction. */
 function subtraction(cc: number, a: string, b: string): string | undefined {
   const positive: Record<number, string> = {
-    1: `${a} < ${b}`, 2: `${a} == ${b}`, 3: `${a} <= ${b}`, 4: `<i64>(${a} - ${b}) < 0`,
-    6: `<i64>${a} < <i64>${b}`, 7: `<i64>${a} <= <i64>${b}`,
+    1: `${a} < ${b}`,
+    2: `${a} == ${b}`,
+    3: `${a} <= ${b}`,
+    4: `<i64>(${a} - ${b}) < 0`,
+    6: `<i64>${a} < <i64>${b}`,
+    7: `<i64>${a} <= <i64>${b}`,
   };
   const text = positive[cc >> 1];
   if (text === undefined) return undefined;
@@ -24,7 +28,8 @@ function subtraction(cc: number, a: string, b: string): string | undefined {
 function conditionalJumps(base: number): string {
   return Array.from({ length: 16 }, (_, cc) => {
     const direct = subtraction(cc, "load<u64>(LAZY_A)", "load<u64>(LAZY_B)");
-    const holds = direct === undefined ? `getCond(${cc})` : `(load<u8>(LAZY_KIND) == KIND_SUB ? ${direct} : getCond(${cc}))`;
+    const holds =
+      direct === undefined ? `getCond(${cc})` : `(load<u8>(LAZY_KIND) == KIND_SUB ? ${direct} : getCond(${cc}))`;
     return `case ${base + cc}: { if (${holds}) break; ${NEXT} }`;
   }).join("\n");
 }
@@ -44,7 +49,16 @@ function branches(number: (name: string) => number): string {
   const cases: [string, string][] = [
     ["jmp", "break;"],
     ["call", lines(PUSH_RETURN, "break;")],
-    ["ret", lines("const m: u64 = load<u64>(GPR + 32);", loadMemory(3, "t", "m", "missPop"), check, "store<u64>(GPR + 32, m + 8);", indirect)],
+    [
+      "ret",
+      lines(
+        "const m: u64 = load<u64>(GPR + 32);",
+        loadMemory(3, "t", "m", "missPop"),
+        check,
+        "store<u64>(GPR + 32, m + 8);",
+        indirect,
+      ),
+    ],
     ["call_r", lines(register, check, PUSH_RETURN, indirect)],
     ["call_m", lines(memory, check, PUSH_RETURN, indirect)],
     ["jmp_r", lines(register, check, indirect)],
@@ -69,17 +83,25 @@ function fixedCases(number: (name: string) => number): string {
 }
 
 function fusedCases(base: number, forms: readonly { handler: string; pattern: string; size: 0 | 1 | 2 | 3 }[]): string {
-  return forms.flatMap(({ handler, pattern, size }, index) => FUSED_CONDITIONS.map((cc, position) => {
-    // The immediate's upper half holds the jump target here.
-    const body = (TEMPLATES[handler]?.(pattern, size) ?? "").replace("load<u64>(ip, R_IMM)", "<u64><i64>load<i32>(ip, R_IMM)");
-    const shift = 64 - (8 << size);
-    const widen = (name: string): string => (shift === 0 ? name : `(${name} << ${shift})`);
-    const signed = cc >= 8;
-    const holds = handler === "test"
-      ? subtraction(cc, signed ? widen("r") : "r", "0")
-      : subtraction(cc, signed ? widen("x") : "x", signed ? widen("y") : "y");
-    return `case ${base + index * FUSED_CONDITIONS.length + position}: {\n${body}\nif (${holds}) break; ${NEXT} }`;
-  })).join("\n");
+  return forms
+    .flatMap(({ handler, pattern, size }, index) =>
+      FUSED_CONDITIONS.map((cc, position) => {
+        // The immediate's upper half holds the jump target here.
+        const body = (TEMPLATES[handler]?.(pattern, size) ?? "").replace(
+          "load<u64>(ip, R_IMM)",
+          "<u64><i64>load<i32>(ip, R_IMM)",
+        );
+        const shift = 64 - (8 << size);
+        const widen = (name: string): string => (shift === 0 ? name : `(${name} << ${shift})`);
+        const signed = cc >= 8;
+        const holds =
+          handler === "test"
+            ? subtraction(cc, signed ? widen("r") : "r", "0")
+            : subtraction(cc, signed ? widen("x") : "x", signed ? widen("y") : "y");
+        return `case ${base + index * FUSED_CONDITIONS.length + position}: {\n${body}\nif (${holds}) break; ${NEXT} }`;
+      }),
+    )
+    .join("\n");
 }
 
 /** Source of interpreter.ts. */
@@ -90,7 +112,9 @@ export function interpreterSource(
   fused: readonly { handler: string; pattern: string; size: 0 | 1 | 2 | 3 }[],
 ): string {
   const number = (name: string): number => fixed.indexOf(name);
-  const body = hot.map((operation, index) => `case ${hotBase + index}: { // ${operation.name}\n${operation.body}\n${NEXT}\n}`);
+  const body = hot.map(
+    (operation, index) => `case ${hotBase + index}: { // ${operation.name}\n${operation.body}\n${NEXT}\n}`,
+  );
   return lines(
     "// Generated from engine/cpu/table by engine/cpu/generate. Do not edit.",
     COMMON_IMPORTS,

@@ -2,7 +2,7 @@
  * Read-modify-write instructions on memory with LOCK (XCHG always has it): a compare-and-exchange loop on the shared
  * page, since event bits, grants and rings are changed by other threads and processes at the same time.
  */
-import { EFFECTIVE, high, immediate, lazy, mask, reg, setReg, shiftOf, type Size } from "./access.ts";
+import { EFFECTIVE, high, immediate, lazy, mask, reg, type Size, setReg, shiftOf } from "./access.ts";
 import type { Template } from "./templates.ts";
 
 const lines = (...parts: string[]): string => parts.filter((part) => part !== "").join("\n");
@@ -14,10 +14,15 @@ interface Change {
   readonly before?: string;
 }
 
-const arithmetic = (kind: string) => (size: Size): string => lazy(kind, size, high(size, "x"), high(size, "y"));
+const arithmetic =
+  (kind: string) =>
+  (size: Size): string =>
+    lazy(kind, size, high(size, "x"), high(size, "y"));
 const logic = (size: Size): string => lazy("KIND_SUB", size, high(size, "r"), "0");
-const carried = (subtract: boolean) => (size: Size): string =>
-  `setCarried(x, y, r, ${subtract}, ${shiftOf(size)}, c != 0);`;
+const carried =
+  (subtract: boolean) =>
+  (size: Size): string =>
+    `setCarried(x, y, r, ${subtract}, ${shiftOf(size)}, c != 0);`;
 const bit = "setCarry(<u32>(x >> n) & 1);";
 
 const CHANGES: Readonly<Record<string, Change>> = {
@@ -81,7 +86,12 @@ function exchange(handler: string, size: Size, width: string): string {
       arithmetic("KIND_ADD")(size),
     );
   }
-  const accumulator = size === 3 ? "store<u64>(GPR, x)" : size === 2 ? "store<u64>(GPR, <u64><u32>x)" : `store<${width}>(GPR, <${width}>x)`;
+  const accumulator =
+    size === 3
+      ? "store<u64>(GPR, x)"
+      : size === 2
+        ? "store<u64>(GPR, <u64><u32>x)"
+        : `store<${width}>(GPR, <${width}>x)`;
   return lines(
     `const c: u64 = <u64>load<${width}>(GPR);`,
     `const x: u64 = <u64>atomic.cmpxchg<${width}>(at, <${width}>c, <${width}>y);`,

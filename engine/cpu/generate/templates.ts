@@ -7,7 +7,18 @@
  * R_B; with a memory operand the one register is R_A.
  */
 import {
-  bits, EFFECTIVE, high, immediate, lazy, loadMemory, mask, reg, setReg, shiftOf, type Size, storeMemory,
+  bits,
+  EFFECTIVE,
+  high,
+  immediate,
+  lazy,
+  loadMemory,
+  mask,
+  reg,
+  type Size,
+  setReg,
+  shiftOf,
+  storeMemory,
 } from "./access.ts";
 
 export type Pattern = string;
@@ -21,16 +32,26 @@ const address = `const a: u64 = ${EFFECTIVE};`;
 /** Statements declaring x (destination's old value) and y (source). */
 function operands(pattern: Pattern, size: Size): string | undefined {
   switch (pattern) {
-    case "rr": return lines(`const x: u64 = ${reg(size, "R_A")};`, `const y: u64 = ${reg(size, "R_B")};`);
-    case "rm": return lines(address, loadMemory(size, "y"), `const x: u64 = ${reg(size, "R_A")};`);
-    case "mr": return lines(address, loadMemory(size, "x"), `const y: u64 = ${reg(size, "R_A")};`);
-    case "ri": return lines(`const x: u64 = ${reg(size, "R_A")};`, `const y: u64 = ${immediate(size)};`);
-    case "mi": return lines(address, loadMemory(size, "x"), `const y: u64 = ${immediate(size)};`);
-    case "rc": return lines(`const x: u64 = ${reg(size, "R_A")};`, "const y: u64 = <u64>load<u8>(GPR + 8);");
-    case "mc": return lines(address, loadMemory(size, "x"), "const y: u64 = <u64>load<u8>(GPR + 8);");
-    case "r": return `const x: u64 = ${reg(size, "R_A")};`;
-    case "m": return lines(address, loadMemory(size, "x"));
-    default: return undefined;
+    case "rr":
+      return lines(`const x: u64 = ${reg(size, "R_A")};`, `const y: u64 = ${reg(size, "R_B")};`);
+    case "rm":
+      return lines(address, loadMemory(size, "y"), `const x: u64 = ${reg(size, "R_A")};`);
+    case "mr":
+      return lines(address, loadMemory(size, "x"), `const y: u64 = ${reg(size, "R_A")};`);
+    case "ri":
+      return lines(`const x: u64 = ${reg(size, "R_A")};`, `const y: u64 = ${immediate(size)};`);
+    case "mi":
+      return lines(address, loadMemory(size, "x"), `const y: u64 = ${immediate(size)};`);
+    case "rc":
+      return lines(`const x: u64 = ${reg(size, "R_A")};`, "const y: u64 = <u64>load<u8>(GPR + 8);");
+    case "mc":
+      return lines(address, loadMemory(size, "x"), "const y: u64 = <u64>load<u8>(GPR + 8);");
+    case "r":
+      return `const x: u64 = ${reg(size, "R_A")};`;
+    case "m":
+      return lines(address, loadMemory(size, "x"));
+    default:
+      return undefined;
   }
 }
 
@@ -42,7 +63,12 @@ function binary(result: string, flags: (size: Size) => string, writes = true): T
   return (pattern, size) => {
     const head = operands(pattern, size);
     if (head === undefined) return undefined;
-    return lines(head, `const r: u64 = ${result};`, writes ? setDestination(pattern, size, "r") : undefined, flags(size));
+    return lines(
+      head,
+      `const r: u64 = ${result};`,
+      writes ? setDestination(pattern, size, "r") : undefined,
+      flags(size),
+    );
   };
 }
 
@@ -64,24 +90,32 @@ function carryArithmetic(subtract: boolean): Template {
   };
 }
 
-const counted = (kind: "INC" | "DEC"): Template => (pattern, size) => {
-  const head = operands(pattern, size);
-  if (head === undefined) return undefined;
-  return lines(
-    head,
-    setDestination(pattern, size, kind === "INC" ? "x + 1" : "x - 1"),
-    `setCounted(KIND_${kind}, x, ${shiftOf(size)});`,
-  );
-};
+const counted =
+  (kind: "INC" | "DEC"): Template =>
+  (pattern, size) => {
+    const head = operands(pattern, size);
+    if (head === undefined) return undefined;
+    return lines(
+      head,
+      setDestination(pattern, size, kind === "INC" ? "x + 1" : "x - 1"),
+      `setCounted(KIND_${kind}, x, ${shiftOf(size)});`,
+    );
+  };
 
 const mov: Template = (pattern, size) => {
   switch (pattern) {
-    case "rr": return setReg(size, "R_A", reg(size, "R_B"));
-    case "rm": return lines(address, loadMemory(size, "y"), setReg(size, "R_A", "y"));
-    case "mr": return lines(address, storeMemory(size, reg(size, "R_A")));
-    case "ri": return setReg(size, "R_A", immediate(size));
-    case "mi": return lines(address, storeMemory(size, immediate(size)));
-    default: return undefined;
+    case "rr":
+      return setReg(size, "R_A", reg(size, "R_B"));
+    case "rm":
+      return lines(address, loadMemory(size, "y"), setReg(size, "R_A", "y"));
+    case "mr":
+      return lines(address, storeMemory(size, reg(size, "R_A")));
+    case "ri":
+      return setReg(size, "R_A", immediate(size));
+    case "mi":
+      return lines(address, storeMemory(size, immediate(size)));
+    default:
+      return undefined;
   }
 };
 
@@ -116,19 +150,31 @@ const push: Template = (pattern, size) => {
 
 const pop: Template = (pattern, size) => {
   if (size !== 3 || pattern !== "r") return undefined;
-  return lines("const a: u64 = load<u64>(GPR + 32);", STACK_LOAD, "store<u64>(GPR + 32, a + 8);", setReg(3, "R_A", "v"));
+  return lines(
+    "const a: u64 = load<u64>(GPR + 32);",
+    STACK_LOAD,
+    "store<u64>(GPR + 32, a + 8);",
+    setReg(3, "R_A", "v"),
+  );
 };
 
 const leave: Template = (pattern, size) => {
   if (size !== 3 || pattern !== "") return undefined;
-  return lines("const a: u64 = load<u64>(GPR + 40);", STACK_LOAD, "store<u64>(GPR + 32, a + 8);", "store<u64>(GPR + 40, v);");
+  return lines(
+    "const a: u64 = load<u64>(GPR + 40);",
+    STACK_LOAD,
+    "store<u64>(GPR + 32, a + 8);",
+    "store<u64>(GPR + 40, v);",
+  );
 };
 
-const unary = (result: string, flags?: (size: Size) => string): Template => (pattern, size) => {
-  const head = operands(pattern, size);
-  if (head === undefined || pattern.length !== 1) return undefined;
-  return lines(head, `const r: u64 = ${result};`, setDestination(pattern, size, "r"), flags?.(size));
-};
+const unary =
+  (result: string, flags?: (size: Size) => string): Template =>
+  (pattern, size) => {
+    const head = operands(pattern, size);
+    if (head === undefined || pattern.length !== 1) return undefined;
+    return lines(head, `const r: u64 = ${result};`, setDestination(pattern, size, "r"), flags?.(size));
+  };
 
 const negFlags = (size: Size): string => lazy("KIND_SUB", size, "0", high(size, "x"));
 
@@ -140,15 +186,21 @@ function shift(name: string): Template {
     const count = size === 3 ? "63" : "31";
     if (name === "shl" || name === "shr" || name === "sar") {
       const sx = `(<i64>(x << ${shiftOf(size)}) >> ${shiftOf(size)})`;
-      const result = name === "shl"
-        ? "x << n"
-        : name === "shr" ? "x >> n" : `<u64>(${sx} >> n)`;
-      const carry = name === "shl"
-        ? (size === 3 ? "<u32>(x >> (64 - n)) & 1" : `<u32>((x << n) >> ${bits(size)}) & 1`)
-        : name === "shr" ? "<u32>(x >> (n - 1)) & 1" : `<u32>(${sx} >> (n - 1)) & 1`;
-      const overflow = name === "shl"
-        ? `((<u32>(r >> ${bits(size) - 1}) ^ c) & 1)`
-        : name === "shr" ? `(<u32>(x >> ${bits(size) - 1}) & 1)` : "0";
+      const result = name === "shl" ? "x << n" : name === "shr" ? "x >> n" : `<u64>(${sx} >> n)`;
+      const carry =
+        name === "shl"
+          ? size === 3
+            ? "<u32>(x >> (64 - n)) & 1"
+            : `<u32>((x << n) >> ${bits(size)}) & 1`
+          : name === "shr"
+            ? "<u32>(x >> (n - 1)) & 1"
+            : `<u32>(${sx} >> (n - 1)) & 1`;
+      const overflow =
+        name === "shl"
+          ? `((<u32>(r >> ${bits(size) - 1}) ^ c) & 1)`
+          : name === "shr"
+            ? `(<u32>(x >> ${bits(size) - 1}) & 1)`
+            : "0";
       return lines(
         head,
         `const n: u64 = y & ${count};`,
@@ -178,9 +230,10 @@ function rotate(name: "rol" | "ror", head: string, pattern: Pattern, size: Size)
   const type = `u${bits(size)}`;
   const top = bits(size) - 1;
   const turn = name === "rol" ? "rotl" : "rotr";
-  const flags = name === "rol"
-    ? `setCarryOverflow(<u32>r & 1, (<u32>(r >> ${top}) ^ <u32>r) & 1);`
-    : `setCarryOverflow(<u32>(r >> ${top}), <u32>((r >> ${top}) ^ (r >> ${top - 1})) & 1);`;
+  const flags =
+    name === "rol"
+      ? `setCarryOverflow(<u32>r & 1, (<u32>(r >> ${top}) ^ <u32>r) & 1);`
+      : `setCarryOverflow(<u32>(r >> ${top}), <u32>((r >> ${top}) ^ (r >> ${top - 1})) & 1);`;
   return lines(
     head,
     `const n: u64 = y & ${top};`,
@@ -201,7 +254,12 @@ const imul: Template = (pattern, size) => {
   const head = source[pattern];
   if (head === undefined) return undefined;
   if (size === 3) {
-    return lines(head, "const r: u64 = x * y;", setReg(3, "R_A", "r"), "setResult(r, 0, signedHigh(x, y) != (<i64>r >> 63) ? 2049 : 0);");
+    return lines(
+      head,
+      "const r: u64 = x * y;",
+      setReg(3, "R_A", "r"),
+      "setResult(r, 0, signedHigh(x, y) != (<i64>r >> 63) ? 2049 : 0);",
+    );
   }
   const s = shiftOf(size);
   const signed = (value: string): string => `(<i64>(${value} << ${s}) >> ${s})`;
@@ -232,7 +290,12 @@ const setcc: Template = (pattern) => {
 
 const xchg: Template = (pattern, size) => {
   if (pattern === "rr") {
-    return lines(`const x: u64 = ${reg(size, "R_A")};`, `const y: u64 = ${reg(size, "R_B")};`, setReg(size, "R_A", "y"), setReg(size, "R_B", "x"));
+    return lines(
+      `const x: u64 = ${reg(size, "R_A")};`,
+      `const y: u64 = ${reg(size, "R_B")};`,
+      setReg(size, "R_A", "y"),
+      setReg(size, "R_B", "x"),
+    );
   }
   if (pattern === "mr") {
     return lines(operands("mr", size), storeMemory(size, "y"), setReg(size, "R_A", "x"));
@@ -243,18 +306,22 @@ const xchg: Template = (pattern, size) => {
 const xadd: Template = (pattern, size) => {
   if (pattern !== "rr" && pattern !== "mr") return undefined;
   const source = pattern === "rr" ? "R_B" : "R_A";
-  const write = pattern === "rr"
-    ? lines(setReg(size, "R_B", "x"), setReg(size, "R_A", "x + y"))
-    : lines(storeMemory(size, "x + y"), setReg(size, source, "x"));
+  const write =
+    pattern === "rr"
+      ? lines(setReg(size, "R_B", "x"), setReg(size, "R_A", "x + y"))
+      : lines(storeMemory(size, "x + y"), setReg(size, source, "x"));
   return lines(operands(pattern, size), write, flagsOf("KIND_ADD")(size));
 };
 
 const cmpxchg: Template = (pattern, size) => {
   if (pattern !== "rr" && pattern !== "mr") return undefined;
   const accumulator = size === 3 ? "load<u64>(GPR)" : `<u64>load<u${bits(size)}>(GPR)`;
-  const setAccumulator = size === 3
-    ? "store<u64>(GPR, x);"
-    : size === 2 ? "store<u64>(GPR, <u64><u32>x);" : `store<u${bits(size)}>(GPR, <u${bits(size)}>x);`;
+  const setAccumulator =
+    size === 3
+      ? "store<u64>(GPR, x);"
+      : size === 2
+        ? "store<u64>(GPR, <u64><u32>x);"
+        : `store<u${bits(size)}>(GPR, <u${bits(size)}>x);`;
   // The destination is written in both cases: its old value when the comparison fails.
   return lines(
     operands(pattern, size),
@@ -315,12 +382,14 @@ function doubleShift(left: boolean): Template {
   };
 }
 
-const bitScan = (name: string, count: string): Template => (pattern, size) => {
-  if (size === 0 || (pattern !== "rr" && pattern !== "rm")) return undefined;
-  const source = pattern === "rr" ? `const y: u64 = ${reg(size, "R_B")};` : lines(address, loadMemory(size, "y"));
-  // A zero source leaves the destination as it was (also the upper half of a 64-bit register).
-  return lines(source, `if (y != 0) { ${setReg(size, "R_A", count)} }`, `set${name}Flags(y, ${shiftOf(size)});`);
-};
+const bitScan =
+  (name: string, count: string): Template =>
+  (pattern, size) => {
+    if (size === 0 || (pattern !== "rr" && pattern !== "rm")) return undefined;
+    const source = pattern === "rr" ? `const y: u64 = ${reg(size, "R_B")};` : lines(address, loadMemory(size, "y"));
+    // A zero source leaves the destination as it was (also the upper half of a 64-bit register).
+    return lines(source, `if (y != 0) { ${setReg(size, "R_A", count)} }`, `set${name}Flags(y, ${shiftOf(size)});`);
+  };
 
 const nop: Template = (pattern) => (["", "r", "m", "rr"].includes(pattern) ? "" : undefined);
 
@@ -380,21 +449,58 @@ export const TEMPLATES: Readonly<Record<string, Template>> = {
 export function isHot(handler: string, pattern: Pattern, size: Size): boolean {
   const wide = size >= 2;
   switch (handler) {
-    case "add": case "sub": case "and": case "or": case "xor": case "cmp": case "test":
-      return wide || size === 0 || (handler === "cmp" || handler === "test");
-    case "mov": return true;
-    case "movzx_b": case "movzx_w": case "movsx_b": case "movsx_w": case "movsxd": case "lea": return wide;
-    case "inc": case "dec": case "neg": case "not": case "cmovcc": return wide;
-    case "shl": case "shr": case "sar": case "rol": case "ror": return wide && pattern.startsWith("r");
-    case "imul": case "bsf": return wide && pattern === "rr";
-    case "setcc": return true;
-    case "bt": return wide && pattern !== "mi";
-    case "bswap": return wide;
-    case "push": case "pop": case "leave": case "nop": return true;
-    case "cbw": case "cwd": return wide;
-    case "xchg": return wide;
-    case "adc": case "sbb": return wide && (pattern === "rr" || pattern === "ri");
-    default: return false;
+    case "add":
+    case "sub":
+    case "and":
+    case "or":
+    case "xor":
+    case "cmp":
+    case "test":
+      return wide || size === 0 || handler === "cmp" || handler === "test";
+    case "mov":
+      return true;
+    case "movzx_b":
+    case "movzx_w":
+    case "movsx_b":
+    case "movsx_w":
+    case "movsxd":
+    case "lea":
+      return wide;
+    case "inc":
+    case "dec":
+    case "neg":
+    case "not":
+    case "cmovcc":
+      return wide;
+    case "shl":
+    case "shr":
+    case "sar":
+    case "rol":
+    case "ror":
+      return wide && pattern.startsWith("r");
+    case "imul":
+    case "bsf":
+      return wide && pattern === "rr";
+    case "setcc":
+      return true;
+    case "bt":
+      return wide && pattern !== "mi";
+    case "bswap":
+      return wide;
+    case "push":
+    case "pop":
+    case "leave":
+    case "nop":
+      return true;
+    case "cbw":
+    case "cwd":
+      return wide;
+    case "xchg":
+      return wide;
+    case "adc":
+    case "sbb":
+      return wide && (pattern === "rr" || pattern === "ri");
+    default:
+      return false;
   }
 }
-

@@ -54,20 +54,26 @@ function formOf(row: Row): "r" | "m" | undefined {
   return row.operands.some((operand) => /^[UNR][a-z]+$/.test(operand)) ? "r" : undefined;
 }
 
-const regOf = (row: Row): number | undefined =>
-  row.reg ?? (row.modrm ? (row.modrm.first >> 3) & 7 : undefined);
+const regOf = (row: Row): number | undefined => row.reg ?? (row.modrm ? (row.modrm.first >> 3) & 7 : undefined);
 
 function build(tree: Tree, entries: Entry[], done: ReadonlySet<number>): number {
   if (entries.length === 0) return 0;
   const some = (test: (row: Row) => boolean): boolean => entries.some(({ row }) => test(row));
   const keep = (test: (row: Row) => boolean): Entry[] => entries.filter(({ row }) => test(row));
   if (!done.has(SPLIT.mode64) && some((row) => row.attributes.has("no64") || row.attributes.has("only64"))) {
-    return split(tree, SPLIT.mode64, [keep((row) => !row.attributes.has("only64")), keep((row) => !row.attributes.has("no64"))], done);
+    return split(
+      tree,
+      SPLIT.mode64,
+      [keep((row) => !row.attributes.has("only64")), keep((row) => !row.attributes.has("no64"))],
+      done,
+    );
   }
   if (!done.has(SPLIT.prefix) && some((row) => row.prefix !== "*")) {
     const parts = PREFIX_ORDER.map((prefix) => {
       const exact = keep((row) => row.prefix === prefix);
-      return exact.length > 0 ? [...exact, ...keep((row) => row.prefix === "*" && !overlaps(row, exact))] : keep((row) => row.prefix === "*");
+      return exact.length > 0
+        ? [...exact, ...keep((row) => row.prefix === "*" && !overlaps(row, exact))]
+        : keep((row) => row.prefix === "*");
     });
     return split(tree, SPLIT.prefix, parts, done);
   }
@@ -91,7 +97,9 @@ function build(tree: Tree, entries: Entry[], done: ReadonlySet<number>): number 
   }
   const [only] = entries;
   if (entries.length > 1 || only === undefined) {
-    throw new Error(`instruction table: same encoding: ${entries.map(({ row }) => `${row.mnemonic} ${row.operands}`).join(", ")}`);
+    throw new Error(
+      `instruction table: same encoding: ${entries.map(({ row }) => `${row.mnemonic} ${row.operands}`).join(", ")}`,
+    );
   }
   return only.index + 1;
 }

@@ -6,4 +6,6 @@ import { SYSTEM_ROWS } from "./system.ts";
 import { X87_ROWS } from "./x87.ts";
 
 /** Every instruction form the CPU knows. */
-export const INSTRUCTIONS: readonly Row[] = [INTEGER_ROWS, SYSTEM_ROWS, X87_ROWS, MMX_ROWS, SSE_ROWS].flatMap(parseRows);
+export const INSTRUCTIONS: readonly Row[] = [INTEGER_ROWS, SYSTEM_ROWS, X87_ROWS, MMX_ROWS, SSE_ROWS].flatMap(
+  parseRows,
+);

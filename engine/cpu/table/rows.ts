@@ -96,10 +96,12 @@ export function parseRows(text: string): Row[] {
       mnemonic,
       operands: operands === "" ? [] : operands.split(",").map((operand) => operand.trim()),
       handler,
-      attributes: new Map(words.map((word): [string, string] => {
-        const [key, value] = word.split("=");
-        return [key ?? "", value ?? ""];
-      })),
+      attributes: new Map(
+        words.map((word): [string, string] => {
+          const [key, value] = word.split("=");
+          return [key ?? "", value ?? ""];
+        }),
+      ),
     });
   }
   return rows;

@@ -255,7 +255,10 @@ export class Machine {
     view.setUint32(layout.CUR, 0, true);
     view.setUint32(layout.SHADOW, 0, true);
     this.segments.set(compat ? this.segments32 : this.segments64);
-    if (this.compat !== compat || view.getUint32(layout.CPL, true) !== 3) this.core.afterStateWrite();
+    // A case may end at another privilege or, by a far transfer, in the other mode.
+    const mode = compat ? layout.MODE_32 : layout.MODE_64;
+    const kept = view.getUint32(layout.CPL, true) === 3 && view.getUint32(layout.MODE, true) === mode;
+    if (this.compat !== compat || !kept) this.core.afterStateWrite();
     this.compat = compat;
     let exit = this.runOnce(() => this.core.run(budget));
     while (exit === undefined) exit = this.runOnce(() => this.core.resume());

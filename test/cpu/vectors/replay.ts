@@ -196,6 +196,8 @@ export class Replay {
     // Run on behind its end, a case meets INT3, or a page fault where it left mapped code.
     if (onward && expected === -1 && vector === 3) [vector, rip] = [-1, rip - 1n];
     else if (onward && expected === -1 && vector === 14 && rip === record.rip) vector = -1;
+    // A jump into the case's own bytes: the processor went on to the fault there, a single step stops before it.
+    if (!onward && vector === -1 && rip === record.rip && rip !== BigInt(this.state.codeAddress)) vector = expected;
     if (vector !== expected) return `exception vector expected ${expected} actual ${vector}`;
     if (rip !== record.rip) return differ("rip", record.rip, rip);
     const ignored = vector === 14 && form.readsDestination ? PAGE_FAULT_WRITE : 0;
