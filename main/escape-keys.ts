@@ -1,6 +1,8 @@
 const CTRL_C = 0x03;
 /** Ctrl-], the key that leaves a console in xl and telnet. */
 const ESCAPE = 0x1d;
+const ESC = 0x1b;
+const LEFT_BRACKET = 0x5b;
 
 /** Two Ctrl-C within this time always end the session, whatever the guest does. */
 export const DOUBLE_INTERRUPT_MS = 1000;
@@ -17,12 +19,15 @@ export interface KeyResult {
  *
  * Ctrl-] ends the session at any time. Ctrl-C while the guest boots ends it. Once the guest has shown its prompt Ctrl-C
  * is the guest's key; a second one directly after it (no other key between) ends the session when it comes within one
- * second, or at any later time as long as the guest has shown no sign of life since the first.
+ * second, or at any later time as long as the guest has shown no sign of life since the first. Control sequences between
+ * the two do not count as keys: a shell asks the terminal for the cursor's position with every prompt, so also after the
+ * first Ctrl-C, and the terminal's answer comes in here.
  */
 export class EscapeKeys {
   #ready = false;
   #armedAt: number | undefined;
   #outputSince = false;
+  #sequence: "none" | "escape" | "parameters" = "none";
 
   /** The guest has shown its prompt: Ctrl-C belongs to it from now on. */
   guestIsReady(): void {
@@ -42,10 +47,11 @@ export class EscapeKeys {
   /** Takes what the keyboard sent at time `now` (milliseconds). Keys after one that ends the session are dropped. */
   feed(input: Uint8Array, now: number): KeyResult {
     for (let i = 0; i < input.length; i++) {
-      const key = input[i];
+      const key = input[i] ?? 0;
+      const inSequence = this.#followSequence(key);
       if (key === ESCAPE) return { forward: input.subarray(0, i), end: "detach" };
       if (key !== CTRL_C) {
-        this.#armedAt = undefined;
+        if (!inSequence) this.#armedAt = undefined;
       } else if (this.#endsSession(now)) {
         return { forward: input.subarray(0, i), end: "interrupt" };
       } else {
@@ -54,6 +60,15 @@ export class EscapeKeys {
       }
     }
     return { forward: input };
+  }
+
+  /** Whether the byte belongs to a control sequence: ESC [ parameters final (ECMA-48, section 5.4). */
+  #followSequence(key: number): boolean {
+    const before = this.#sequence;
+    if (key === ESC) this.#sequence = "escape";
+    else if (before === "escape" && key === LEFT_BRACKET) this.#sequence = "parameters";
+    else if (before !== "parameters" || key < 0x20 || key >= 0x40) this.#sequence = "none";
+    return key === ESC || this.#sequence !== "none" || (before === "parameters" && key >= 0x40);
   }
 
   #endsSession(now: number): boolean {

@@ -73,6 +73,13 @@ export function parseRunOptions(raw: RawRunOptions): RunOptions {
   if (raw.exec?.includes("\0")) {
     throw new BadInput("bad-option", "--exec holds a zero byte, which no shell takes", "remove it");
   }
+  if (raw.exec !== undefined && initrd !== undefined && /(^|\s)rdinit=/.test(raw.cmdline ?? "")) {
+    throw new BadInput(
+      "bad-option",
+      "--cmdline holds rdinit=, which --exec sets itself when the initrd is yours",
+      "leave one of the two out",
+    );
+  }
   return {
     image: raw.image ?? DEFAULT_IMAGE,
     kernel,

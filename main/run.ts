@@ -7,7 +7,7 @@ import { writeCrashReport } from "./crash-report.ts";
 import { ExecSession } from "./exec-session.ts";
 import { EXIT_CRASHED, EXIT_OK } from "./failure.ts";
 import { type GuestImage, openImage } from "./images/catalogue.ts";
-import { type Session as SessionFiles, writeSessionArchive } from "./images/debian-shell.ts";
+import { FOREIGN_INIT_PARAMETER, type Session as SessionFiles, writeSessionArchive } from "./images/debian-shell.ts";
 import { InteractiveSession } from "./interactive.ts";
 import { Progress } from "./progress.ts";
 import { outputField, type RunReport } from "./report.ts";
@@ -41,9 +41,12 @@ interface RunContext {
   readonly progress: Progress;
 }
 
-/** Gets the image unless the user brings both kernel and initrd. Ends early, with undefined, when the run is stopped. */
+/**
+ * Gets the image unless the user brings both kernel and initrd; with --exec even then, as the command needs its busybox. Ends early,
+ * with undefined, when the run is stopped.
+ */
 async function getImage({ options, progress, stopper }: Omit<RunContext, "folder">): Promise<GuestImage | undefined> {
-  if (options.kernel !== undefined && options.initrd !== undefined) return undefined;
+  if (options.kernel !== undefined && options.initrd !== undefined && options.exec === undefined) return undefined;
   const abort = new AbortController();
   void stopper.stopped.then(() => abort.abort());
   try {
@@ -56,8 +59,11 @@ async function getImage({ options, progress, stopper }: Omit<RunContext, "folder
   }
 }
 
-function sessionFiles(options: RunOptions, token: string): SessionFiles {
-  if (options.exec !== undefined) return { exec: { command: options.exec, token } };
+function sessionFiles(options: RunOptions, image: GuestImage | undefined, token: string): SessionFiles {
+  if (options.exec !== undefined) {
+    const exec = { command: options.exec, token };
+    return options.initrd !== undefined && image ? { exec, busybox: image.busybox } : { exec };
+  }
   if (!process.stdout.isTTY || !process.stdin.isTTY) return {};
   const { rows, columns } = process.stdout;
   return { terminal: { type: process.env.TERM ?? "linux", rows, columns } };
@@ -66,6 +72,13 @@ function sessionFiles(options: RunOptions, token: string): SessionFiles {
 /** Archives that we write lie in ordinary memory, which is what a message to a domain process can carry. */
 const unshared = (bytes: Uint8Array) => bytes as Uint8Array<ArrayBuffer>;
 
+/** The user's command line, or one that goes with kernel and initrd. */
+function commandLine(options: RunOptions, image: GuestImage | undefined): string {
+  const bringsAll = options.kernel !== undefined && options.initrd !== undefined;
+  const text = options.cmdline ?? (bringsAll ? undefined : image?.commandLine) ?? PLAIN_COMMAND_LINE;
+  return options.exec !== undefined && options.initrd !== undefined ? `${text} ${FOREIGN_INIT_PARAMETER}` : text;
+}
+
 /** Puts kernel, initrd and the files of this session together. */
 function domainImage(options: RunOptions, image: GuestImage | undefined, token: string): DomainConfig["image"] {
   const kernel = options.kernel ?? image?.kernel;
@@ -73,10 +86,9 @@ function domainImage(options: RunOptions, image: GuestImage | undefined, token: 
   const archives: DomainConfig["image"]["initrd"] = [];
   if (options.initrd !== undefined) archives.push({ path: options.initrd });
   else if (image) archives.push({ bytes: unshared(image.initramfs) });
-  const session = writeSessionArchive(sessionFiles(options, token));
+  const session = writeSessionArchive(sessionFiles(options, image, token));
   if (session) archives.push({ bytes: unshared(session) });
-  const commandLine = options.cmdline ?? image?.commandLine ?? PLAIN_COMMAND_LINE;
-  return { kernel: { path: kernel }, initrd: archives, commandLine };
+  return { kernel: { path: kernel }, initrd: archives, commandLine: commandLine(options, image) };
 }
 
 /** Name of the domain: that of the kernel file, or of the image. */
@@ -101,7 +113,7 @@ function ownEnd(end: DomainExit, session: ExecSession | undefined, folder: State
   if (session.status !== undefined) return { status: "exited", exit: session.status };
   const missing = session.started
     ? "the guest powered off before the command had ended"
-    : "the guest powered off without running the command; does its initrd support --exec?";
+    : "the guest powered off without running the command";
   return { status: "failed", exit: EXIT_CRASHED, message: `${missing}; its console log is ${folder.consoleLog}` };
 }
 

@@ -20,6 +20,8 @@ export const EventChannelOp = {
 
 /** Channels a 64-bit guest has with the 2-level interface; port 0 is never used. */
 export const NR_EVENT_CHANNELS_2L = 4096;
+/** And a 32-bit guest: 32 words of 32 bits. */
+export const NR_EVENT_CHANNELS_2L_COMPAT = 1024;
 
 /** Values of evtchn_status.status. */
 export const ChannelStatus = { closed: 0, unbound: 1, interdomain: 2, pirq: 3, virq: 4, ipi: 5 } as const;

@@ -58,15 +58,15 @@ export const mapGrantRef = defineStruct({
 /** struct gnttab_unmap_grant_ref { uint64_t host_addr, dev_bus_addr; uint32_t handle; int16_t status; }; */
 export const unmapGrantRef = defineStruct({ hostAddr: "u64", devBusAddr: "u64", handle: "u32", status: "i16" });
 /** struct gnttab_setup_table { domid_t dom; uint32_t nr_frames; int16_t status; xen_pfn_t *frame_list; }; */
-export const setupTable = defineStruct({ dom: "u16", nrFrames: "u32", status: "i16", frameList: "u64" });
+export const setupTable = defineStruct({ dom: "u16", nrFrames: "u32", status: "i16", frameList: "ulong" });
 /** struct gnttab_transfer { xen_pfn_t mfn; domid_t domid; uint32_t ref; int16_t status; }; */
-export const transferGrant = defineStruct({ mfn: "u64", domid: "u16", ref: "u32", status: "i16" });
+export const transferGrant = defineStruct({ mfn: "ulong", domid: "u16", ref: "u32", status: "i16" });
 /** struct gnttab_copy { struct { union { uint32_t ref; xen_pfn_t gmfn; } u; domid_t domid; uint16_t offset; } source, dest; uint16_t len, flags; int16_t status; }; */
 export const grantCopy = defineStruct({
-  sourceRef: "u64",
+  sourceRef: "ulong",
   sourceDomid: "u16",
   sourceOffset: "u16",
-  destRef: "u64",
+  destRef: "ulong",
   destDomid: "u16",
   destOffset: "u16",
   len: "u16",

@@ -33,6 +33,7 @@ export const HvmParam = {
   console_evtchn: 18,
   acpi_ioports_location: 19,
   vm_generation_id_addr: 34,
+  x87_fip_width: 36,
   vm86_tss_sized: 37,
 } as const;
 export const HVM_NR_PARAMS = 39;
@@ -42,5 +43,11 @@ export const CALLBACK_TYPE_VECTOR = 2;
 
 /** struct xen_hvm_param { domid_t domid; uint16_t pad; uint32_t index; uint64_t value; }; */
 export const hvmParam = defineStruct({ domid: "u16", pad: "u16", index: "u32", value: "u64" });
+/** struct xen_hvm_get_time { uint64_t now; }; ns since the domain started */
+export const hvmGetTime = defineStruct({ now: "u64" });
+/** struct xen_hvm_get_mem_type { domid_t domid; uint16_t mem_type, pad[2]; uint64_t pfn; }; */
+export const hvmGetMemType = defineStruct({ domid: "u16", memType: "u16", pad: ["u16", 2], pfn: "u64" });
+/** hvmmem_type_t */
+export const HvmMemType = { ram_rw: 0, ram_ro: 1, mmio_dm: 2 } as const;
 /** struct xen_hvm_evtchn_upcall_vector { uint32_t vcpu; uint8_t vector; }; */
 export const evtchnUpcallVector = defineStruct({ vcpu: "u32", vector: "u8" });

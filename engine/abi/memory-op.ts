@@ -37,21 +37,21 @@ export const GRANT_TABLE_STATUS_BIT = 1n << 63n;
 
 /** struct xen_memory_reservation { xen_pfn_t *extent_start; unsigned long nr_extents; unsigned extent_order, mem_flags; domid_t domid; }; */
 export const memoryReservation = defineStruct({
-  extentStart: "u64",
-  nrExtents: "u64",
+  extentStart: "ulong",
+  nrExtents: "ulong",
   extentOrder: "u32",
   memFlags: "u32",
   domid: "u16",
 });
 
 /** struct xen_add_to_physmap { domid_t domid; uint16_t size; unsigned space; unsigned long idx; xen_pfn_t gpfn; }; */
-export const addToPhysmap = defineStruct({ domid: "u16", size: "u16", space: "u32", idx: "u64", gpfn: "u64" });
+export const addToPhysmap = defineStruct({ domid: "u16", size: "u16", space: "u32", idx: "ulong", gpfn: "ulong" });
 
 /** struct xen_remove_from_physmap { domid_t domid; xen_pfn_t gpfn; }; */
-export const removeFromPhysmap = defineStruct({ domid: "u16", gpfn: "u64" });
+export const removeFromPhysmap = defineStruct({ domid: "u16", gpfn: "ulong" });
 
 /** struct xen_memory_map { unsigned nr_entries; void *buffer; }; */
-export const memoryMap = defineStruct({ nrEntries: "u32", buffer: "u64" });
+export const memoryMap = defineStruct({ nrEntries: "u32", buffer: "ulong" });
 
 /** struct e820entry { uint64_t addr, size; uint32_t type; } packed: 20 bytes an entry. */
 export const E820_ENTRY_SIZE = 20;

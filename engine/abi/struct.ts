@@ -2,14 +2,20 @@
  * C struct layouts as tables, with readers and writers derived from them.
  *
  * Fields are laid out by the rules of the System V AMD64 ABI: each at its natural alignment, the size rounded up to
- * the widest alignment. A field is a scalar, or `[scalar, count]` for an array.
+ * the widest alignment. A field is a scalar, or `[scalar, count]` for an array. "ulong" stands for unsigned long,
+ * xen_pfn_t and guest handles (pointers), "long" for a signed one.
+ *
+ * Every struct has a second layout, `compat`, for 32-bit callers: System V i386, where longs and pointers have 4 bytes
+ * and no field is aligned to more than 4.
  */
 
-export type Scalar = "u8" | "i8" | "u16" | "i16" | "u32" | "i32" | "u64" | "i64";
+export type Scalar = "u8" | "i8" | "u16" | "i16" | "u32" | "i32" | "u64" | "i64" | "ulong" | "long";
+/** A scalar whose size is settled. */
+type FixedScalar = Exclude<Scalar, "ulong" | "long">;
 export type FieldType = Scalar | readonly [Scalar, number];
 export type Fields = Readonly<Record<string, FieldType>>;
 
-type ScalarValue<T extends Scalar> = T extends "u64" | "i64" ? bigint : number;
+type ScalarValue<T extends Scalar> = T extends "u64" | "i64" | "ulong" | "long" ? bigint : number;
 type FieldValue<T extends FieldType> = T extends Scalar
   ? ScalarValue<T>
   : T extends readonly [infer S extends Scalar, number]
@@ -19,7 +25,8 @@ type FieldValue<T extends FieldType> = T extends Scalar
 /** What a struct reads as: numbers, bigints for 64-bit fields, arrays for array fields. */
 export type StructValue<F extends Fields> = { -readonly [K in keyof F]: FieldValue<F[K]> };
 
-export interface Struct<F extends Fields> {
+/** One layout of a struct. */
+export interface Layout<F extends Fields> {
   /** Bytes, tail padding included. */
   readonly size: number;
   readonly alignment: number;
@@ -33,9 +40,32 @@ export interface Struct<F extends Fields> {
   encode(value: Partial<StructValue<F>>): Uint8Array;
 }
 
-const SIZES: Readonly<Record<Scalar, number>> = { u8: 1, i8: 1, u16: 2, i16: 2, u32: 4, i32: 4, u64: 8, i64: 8 };
+/** A struct in the layout of 64-bit callers, and in that of 32-bit ones. */
+export interface Struct<F extends Fields> extends Layout<F> {
+  readonly compat: Layout<F>;
+}
 
-function readScalar(view: DataView, offset: number, type: Scalar): number | bigint {
+const SIZES: Readonly<Record<FixedScalar, number>> = {
+  u8: 1,
+  i8: 1,
+  u16: 2,
+  i16: 2,
+  u32: 4,
+  i32: 4,
+  u64: 8,
+  i64: 8,
+};
+
+/** The rules of an ABI: what a long is, and the greatest alignment of a field. */
+interface Abi {
+  readonly ulong: FixedScalar;
+  readonly long: FixedScalar;
+  readonly maximumAlignment: number;
+}
+const AMD64: Abi = { ulong: "u64", long: "i64", maximumAlignment: 8 };
+const I386: Abi = { ulong: "u32", long: "i32", maximumAlignment: 4 };
+
+function readScalar(view: DataView, offset: number, type: FixedScalar): number | bigint {
   switch (type) {
     case "u8":
       return view.getUint8(offset);
@@ -56,7 +86,7 @@ function readScalar(view: DataView, offset: number, type: Scalar): number | bigi
   }
 }
 
-function writeScalar(view: DataView, offset: number, type: Scalar, value: number | bigint): void {
+function writeScalar(view: DataView, offset: number, type: FixedScalar, value: number | bigint): void {
   switch (SIZES[type]) {
     case 1:
       view.setUint8(offset, Number(value));
@@ -65,7 +95,7 @@ function writeScalar(view: DataView, offset: number, type: Scalar, value: number
       view.setUint16(offset, Number(value), true);
       return;
     case 4:
-      view.setUint32(offset, Number(value), true);
+      view.setUint32(offset, Number(BigInt.asUintN(32, BigInt(value))), true);
       return;
     default:
       view.setBigUint64(offset, BigInt.asUintN(64, BigInt(value)), true);
@@ -74,39 +104,43 @@ function writeScalar(view: DataView, offset: number, type: Scalar, value: number
 
 interface Placed {
   readonly name: string;
-  readonly scalar: Scalar;
+  readonly scalar: FixedScalar;
+  /** Reads as a bigint whatever its size. */
+  readonly wide: boolean;
   readonly count: number | undefined;
   readonly offset: number;
 }
 
-function place(fields: Fields): { placed: Placed[]; size: number; alignment: number } {
+function place(fields: Fields, abi: Abi): { placed: Placed[]; size: number; alignment: number } {
   const placed: Placed[] = [];
   let offset = 0;
   let alignment = 1;
   for (const [name, type] of Object.entries(fields)) {
-    const scalar = typeof type === "string" ? type : type[0];
+    const named = typeof type === "string" ? type : type[0];
+    const scalar = named === "ulong" || named === "long" ? abi[named] : named;
     const count = typeof type === "string" ? undefined : type[1];
     const size = SIZES[scalar];
-    alignment = Math.max(alignment, size);
-    offset = Math.ceil(offset / size) * size;
-    placed.push({ name, scalar, count, offset });
+    const aligned = Math.min(size, abi.maximumAlignment);
+    alignment = Math.max(alignment, aligned);
+    offset = Math.ceil(offset / aligned) * aligned;
+    placed.push({ name, scalar, wide: named === "ulong" || named === "long", count, offset });
     offset += size * (count ?? 1);
   }
   return { placed, size: Math.ceil(offset / alignment) * alignment, alignment };
 }
 
-/** Derives a struct's layout, reader and writer from its field table. */
-export function defineStruct<const F extends Fields>(fields: F): Struct<F> {
-  const { placed, size, alignment } = place(fields);
+function layOut<F extends Fields>(fields: F, abi: Abi): Layout<F> {
+  const { placed, size, alignment } = place(fields, abi);
   const offsets = Object.fromEntries(placed.map((field) => [field.name, field.offset]));
 
   function read(view: DataView, offset = 0): StructValue<F> {
     const value: Record<string, unknown> = {};
-    for (const { name, scalar, count, offset: at } of placed) {
-      value[name] =
-        count === undefined
-          ? readScalar(view, offset + at, scalar)
-          : Array.from({ length: count }, (_, i) => readScalar(view, offset + at + i * SIZES[scalar], scalar));
+    for (const { name, scalar, wide, count, offset: at } of placed) {
+      const item = (index: number): number | bigint => {
+        const raw = readScalar(view, offset + at + index * SIZES[scalar], scalar);
+        return wide ? BigInt(raw) : raw;
+      };
+      value[name] = count === undefined ? item(0) : Array.from({ length: count }, (_, index) => item(index));
     }
     return value as StructValue<F>;
   }
@@ -130,4 +164,9 @@ export function defineStruct<const F extends Fields>(fields: F): Struct<F> {
   }
 
   return { size, alignment, offsets: offsets as { readonly [K in keyof F]: number }, read, write, encode };
+}
+
+/** Derives a struct's layouts, readers and writers from its field table. */
+export function defineStruct<const F extends Fields>(fields: F): Struct<F> {
+  return { ...layOut(fields, AMD64), compat: layOut(fields, I386) };
 }

@@ -33,6 +33,6 @@ export const SINGLESHOT_FUTURE = 1;
 /** struct vcpu_register_vcpu_info { uint64_t mfn; uint32_t offset, rsvd; }; */
 export const registerVcpuInfo = defineStruct({ mfn: "u64", offset: "u32", reserved: "u32" });
 /** struct vcpu_register_runstate_memory_area and vcpu_register_time_memory_area: one guest address. */
-export const registerMemoryArea = defineStruct({ address: "u64" });
+export const registerMemoryArea = defineStruct({ address: "ulong" });
 /** Shortest period that set_periodic_timer accepts, ns. */
 export const MINIMUM_PERIOD_NS = 1_000_000;

@@ -55,11 +55,13 @@ export const PVCLOCK_TSC_STABLE = 1;
 export const vcpuInfo = defineStruct({
   upcallPending: "u8",
   upcallMask: "u8",
-  pendingSelector: "u64",
-  cr2: "u64",
-  archPad: "u64",
+  pendingSelector: "ulong",
+  cr2: "ulong",
+  archPad: "ulong",
   time: ["u8", 32],
 });
+/** Bytes of a vcpu_info in either layout: for 32-bit guests arch.pad has five longs, so that `time` lies at 32 too. */
+export const VCPU_INFO_SIZE = 64;
 
 /**
  * struct shared_info { struct vcpu_info vcpu_info[32]; unsigned long evtchn_pending[64], evtchn_mask[64];
@@ -75,7 +77,22 @@ export const sharedInfo = defineStruct({
   wcSecHi: "u32",
   maxPfn: "u64",
 });
+/**
+ * The same of a 32-bit guest: 32 longs of 32 bits in each bitmap, and the seconds' upper half at the end of
+ * struct arch_shared_info { unsigned long max_pfn, pfn_to_mfn_frame_list_list, nmi_reason, p2m_cr3, p2m_vaddr,
+ *   p2m_generation; uint32_t wc_sec_hi; };
+ */
+export const sharedInfoCompat = defineStruct({
+  vcpuInfo: ["u8", 2048],
+  evtchnPending: ["u32", 32],
+  evtchnMask: ["u32", 32],
+  wcVersion: "u32",
+  wcSec: "u32",
+  wcNsec: "u32",
+  arch: ["u32", 6],
+  wcSecHi: "u32",
+});
 export const LEGACY_MAX_VCPUS = 32;
 
 /** struct multicall_entry { unsigned long op, result, args[6]; }; */
-export const multicallEntry = defineStruct({ op: "u64", result: "i64", args: ["u64", 6] });
+export const multicallEntry = defineStruct({ op: "ulong", result: "long", args: ["ulong", 6] });

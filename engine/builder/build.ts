@@ -49,6 +49,8 @@ export interface PreparedImage {
 export interface LoadOptions {
   /** Special pages (console, XenStore, …) to announce as reserved; above RAM or inside it, page aligned. */
   readonly reserved: readonly MemoryRange[];
+  /** Address of the ACPI root pointer that the caller writes; none: no ACPI. */
+  readonly rsdp?: number;
 }
 
 /** Registers that differ from the fixed PVH entry state, and where things were put (for logs and tests). */
@@ -208,6 +210,7 @@ export function loadImage(image: PreparedImage, frames: GuestFrames, options: Lo
     commandLine: image.commandLine,
     modules: initrd === undefined ? [] : [initrd],
     memmap: memoryMap(ram, options.reserved),
+    rsdp: options.rsdp ?? 0,
   };
   const infoSize = startInfoSize(info);
   const ebx = placeStartInfo(image, infoSize, ram, kernelEnd);

@@ -1,20 +1,50 @@
-/** ELF64 executables as kernels: program headers and the PVH note. Source: System V gABI, chapters 4 and 5. */
+/** ELF executables of both classes as kernels: program headers and the PVH note. Source: System V gABI, chapters 4 and 5. */
 
 import { ELFNOTE_OWNER, ELFNOTE_PHYS32_ENTRY } from "../abi/pvh.ts";
 import { BuildError } from "./errors.ts";
 
+const CLASS_32 = 1;
 const CLASS_64 = 2;
 const LITTLE_ENDIAN = 1;
+const EM_386 = 3;
 const EM_X86_64 = 62;
 const PT_LOAD = 1;
 const PT_NOTE = 4;
-const EHDR_SIZE = 64;
-const PHDR_SIZE = 56;
+/** Offsets and sizes in the file header and the program headers; a word is an address, offset or size. */
+interface ElfLayout {
+  readonly headerSize: number;
+  /** Of e_phoff, e_phentsize, e_phnum. */
+  readonly table: number;
+  readonly entrySize: number;
+  readonly count: number;
+  /** Of a program header, and in it: p_offset, p_paddr, p_filesz, p_memsz, p_align. */
+  readonly programHeader: number;
+  readonly fields: readonly [offset: number, address: number, fileSize: number, memorySize: number, align: number];
+  readonly word: (view: DataView, at: number) => number;
+}
+
+const LAYOUT_32: ElfLayout = {
+  headerSize: 52,
+  table: 28,
+  entrySize: 42,
+  count: 44,
+  programHeader: 32,
+  fields: [4, 12, 16, 20, 28],
+  word: (view, at) => view.getUint32(at, true),
+};
+const LAYOUT_64: ElfLayout = {
+  headerSize: 64,
+  table: 32,
+  entrySize: 54,
+  count: 56,
+  programHeader: 56,
+  fields: [8, 24, 32, 40, 48],
+  word: readWord,
+};
 /** A kernel has about five; more than this is a damaged or hostile file. */
 const MOST_PROGRAM_HEADERS = 256;
 
 const MACHINES: Readonly<Record<number, string>> = {
-  3: "32-bit x86",
   20: "PowerPC",
   21: "PowerPC 64",
   22: "S/390",
@@ -62,14 +92,23 @@ function readWord(view: DataView, at: number): number {
   return Number(view.getBigUint64(at, true));
 }
 
-function checkIdentity(bytes: Uint8Array, view: DataView): void {
+/**
+ * Checks that the file is for x86 and answers its layout. The PVH entry is 32-bit code whatever the kernel's word size, so
+ * 32-bit files are welcome, and so are those with 64-bit code inside (some kernels are wrapped that way).
+ */
+function checkIdentity(bytes: Uint8Array, view: DataView): ElfLayout {
   if (!isElf(bytes)) throw new BuildError("not-a-kernel", "the kernel is not an ELF file", "name a Linux kernel");
-  if (bytes.length < EHDR_SIZE) throw truncated("its ELF header is incomplete");
+  if (bytes.length < LAYOUT_32.headerSize) throw truncated("its ELF header is incomplete");
   const machine = view.getUint16(18, bytes[5] === LITTLE_ENDIAN);
-  if (bytes[4] !== CLASS_64 || bytes[5] !== LITTLE_ENDIAN || machine !== EM_X86_64) {
-    const name = machine === EM_X86_64 ? "x32" : (MACHINES[machine] ?? `machine number ${machine}`);
+  const x86 = machine === EM_X86_64 || (machine === EM_386 && bytes[4] === CLASS_32);
+  if (bytes[5] !== LITTLE_ENDIAN || !x86) {
+    const name = MACHINES[machine] ?? `machine number ${machine}`;
     throw new BuildError("wrong-machine", `the kernel is built for ${name}`, "use an x86-64 (amd64) kernel");
   }
+  if (bytes[4] !== CLASS_32 && bytes[4] !== CLASS_64) throw corrupt(`its ELF class is ${bytes[4]}`);
+  const layout = bytes[4] === CLASS_32 ? LAYOUT_32 : LAYOUT_64;
+  if (bytes.length < layout.headerSize) throw truncated("its ELF header is incomplete");
+  return layout;
 }
 
 interface ProgramHeader extends Segment {
@@ -77,23 +116,25 @@ interface ProgramHeader extends Segment {
   readonly align: number;
 }
 
-function programHeaders(bytes: Uint8Array, view: DataView): ProgramHeader[] {
-  const table = readWord(view, 32);
-  const entrySize = view.getUint16(54, true);
-  const count = view.getUint16(56, true);
+function programHeaders(bytes: Uint8Array, view: DataView, layout: ElfLayout): ProgramHeader[] {
+  const { word, programHeader: size } = layout;
+  const table = word(view, layout.table);
+  const entrySize = view.getUint16(layout.entrySize, true);
+  const count = view.getUint16(layout.count, true);
   if (count === 0) throw corrupt("it has no program headers");
-  if (entrySize !== PHDR_SIZE) throw corrupt(`its program headers have ${entrySize} bytes instead of ${PHDR_SIZE}`);
+  if (entrySize !== size) throw corrupt(`its program headers have ${entrySize} bytes instead of ${size}`);
   if (count > MOST_PROGRAM_HEADERS) throw corrupt(`it claims ${count} program headers`);
-  if (!(table + count * PHDR_SIZE <= bytes.length)) throw truncated("its program headers lie past the end of the file");
+  if (!(table + count * size <= bytes.length)) throw truncated("its program headers lie past the end of the file");
   const headers: ProgramHeader[] = [];
-  for (let at = table; at < table + count * PHDR_SIZE; at += PHDR_SIZE) {
+  const [offset, address, fileSize, memorySize, align] = layout.fields;
+  for (let at = table; at < table + count * size; at += size) {
     headers.push({
       type: view.getUint32(at, true),
-      offset: readWord(view, at + 8),
-      address: readWord(view, at + 24),
-      fileSize: readWord(view, at + 32),
-      memorySize: readWord(view, at + 40),
-      align: readWord(view, at + 48),
+      offset: word(view, at + offset),
+      address: word(view, at + address),
+      fileSize: word(view, at + fileSize),
+      memorySize: word(view, at + memorySize),
+      align: word(view, at + align),
     });
   }
   return headers;
@@ -146,8 +187,8 @@ function pvhEntryIn(bytes: Uint8Array, view: DataView, note: ProgramHeader): num
  */
 export function parseKernelElf(bytes: Uint8Array): KernelElf {
   const view = viewOf(bytes);
-  checkIdentity(bytes, view);
-  const headers = programHeaders(bytes, view);
+  const layout = checkIdentity(bytes, view);
+  const headers = programHeaders(bytes, view, layout);
   const segments = loadSegments(bytes, headers);
   let pvhEntry: number | undefined;
   for (const header of headers) {

@@ -24,6 +24,8 @@ export interface StartInfo {
   readonly commandLine: Uint8Array;
   readonly modules: readonly MemoryRange[];
   readonly memmap: readonly MemmapRange[];
+  /** Address of the ACPI root pointer, or 0. */
+  readonly rsdp: number;
 }
 
 const aligned = (value: number): number => Math.ceil(value / 8) * 8;
@@ -36,7 +38,7 @@ export function startInfoSize(info: StartInfo): number {
 
 /**
  * Makes the block for guest-physical address `base` (a multiple of 8): start info, module list, memory map, command
- * line, in this order. RSDP is 0: the guest has no ACPI.
+ * line, in this order.
  */
 export function layOutStartInfo(info: StartInfo, base: number): Uint8Array {
   const bytes = new Uint8Array(startInfoSize(info));
@@ -50,6 +52,7 @@ export function layOutStartInfo(info: StartInfo, base: number): Uint8Array {
     nrModules: info.modules.length,
     modlistPaddr: BigInt(info.modules.length === 0 ? 0 : base + modlist),
     cmdlinePaddr: BigInt(base + commandLine),
+    rsdpPaddr: BigInt(info.rsdp),
     memmapPaddr: BigInt(base + memmap),
     memmapEntries: info.memmap.length,
   });

@@ -6,6 +6,7 @@ import { type EntryState, loadImage, prepareImage } from "../builder/build.ts";
 import { FRAMES } from "../cpu/assembly/layout.ts";
 import { loadCore } from "../cpu/vcpu.ts";
 import { ConsoleBackend } from "../device/console/backend.ts";
+import { OUTPUT_HIGH_WATERMARK } from "../device/console/protocol.ts";
 import { LogFile } from "../device/console/log-file.ts";
 import { ConsoleRing } from "../device/console/ring.ts";
 import { EventDelivery } from "../hypervisor/event-delivery.ts";
@@ -13,6 +14,7 @@ import {
   COMMAND_STOP,
   CONSOLE_GFN,
   CONTROL_COMMAND,
+  CONTROL_EMERGENCY_TAKEN,
   planFrames,
   SPECIAL_GFN,
   SPECIAL_GFNS,
@@ -57,6 +59,9 @@ export class Machine {
   private xenstore: XenstoreServer | undefined;
   private consolePort = 0;
   private xenstorePort = 0;
+  /** Bytes of output that the host has not acknowledged, and of console_io that the guest may not follow up yet. */
+  private unacknowledged = 0;
+  private emergencyUntaken = 0;
   private ended = false;
 
   private constructor(config: DomainConfig, events: MachineEvents, memory: GuestMemory, input: WorkerInput) {
@@ -86,6 +91,7 @@ export class Machine {
     const frames = createGuestFrames(memory.attach(0));
     const entry: EntryState = loadImage(image, frames, {
       reserved: [{ start: SPECIAL_GFN * PAGE_SIZE, length: SPECIAL_GFNS * PAGE_SIZE }],
+      rsdp: ACPI_ADDRESS,
     });
     frames.write(ACPI_ADDRESS, acpiTables(VCPUS));
     const input: WorkerInput = {
@@ -103,7 +109,19 @@ export class Machine {
   }
 
   acknowledgeConsole(bytes: number): void {
-    if (!this.ended) this.console?.acknowledge(bytes);
+    this.unacknowledged = Math.max(0, this.unacknowledged - bytes);
+    if (this.ended) return;
+    this.console?.acknowledge(bytes);
+    this.takeEmergency();
+  }
+
+  /** Lets the guest's console_io go on, unless the reader of the console is behind. */
+  private takeEmergency(): void {
+    if (this.emergencyUntaken === 0 || this.unacknowledged > OUTPUT_HIGH_WATERMARK) return;
+    const { words, base, plan } = this.mapping;
+    Atomics.add(words, (base + plan.control + CONTROL_EMERGENCY_TAKEN) >>> 2, this.emergencyUntaken);
+    this.mapping.wake(plan.control + CONTROL_EMERGENCY_TAKEN);
+    this.emergencyUntaken = 0;
   }
 
   /** Asks the vCPU to stop; the exit follows. */
@@ -131,7 +149,9 @@ export class Machine {
         this.dispatchEvents();
         break;
       case "emergency-console":
+        this.emergencyUntaken += message.bytes.length;
         this.console?.emit(message.bytes);
+        this.takeEmergency();
         break;
       case "log":
         this.hypervisorLog?.write(Buffer.from(`${message.line}\n`));
@@ -149,7 +169,10 @@ export class Machine {
       ring: new ConsoleRing(this.mapping),
       log: this.consoleLog,
       notify: () => this.delivery.setPending(consolePort),
-      onOutput: this.events.consoleOutput,
+      onOutput: (bytes) => {
+        this.unacknowledged += bytes.length;
+        this.events.consoleOutput(bytes);
+      },
     });
     const store = new Store();
     introduceDomain(store, {

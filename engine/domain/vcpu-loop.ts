@@ -70,6 +70,7 @@ export class VcpuLoop {
     for (;;) {
       if (this.stopped) return { reason: "stopped" };
       this.context.runTimers();
+      if (this.context.domain.shutdown !== undefined) return this.context.domain.shutdown;
       this.context.checkTime();
       const end = this.dispatch(this.slice());
       if (end !== undefined) return end;
@@ -145,14 +146,14 @@ export class VcpuLoop {
   private sleep(awake: () => boolean, deadline: number): void {
     const { context } = this;
     const { clock, delivery } = context.domain;
-    const ready = () => awake() || this.stopped;
+    const ready = () => awake() || this.stopped || context.domain.shutdown !== undefined;
     if (ready()) return;
     context.enter("blocked");
     for (;;) {
       context.runTimers();
       const now = clock();
       if (ready() || now >= deadline) break;
-      const until = Math.min(deadline, context.timers.next, now + LONGEST_SLEEP_NS);
+      const until = Math.min(deadline, context.nextDeadline, now + LONGEST_SLEEP_NS);
       delivery.sleep(context.id, until - now, ready);
     }
     context.enter("running");

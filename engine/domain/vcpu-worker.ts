@@ -5,7 +5,8 @@ import { createVcpu, type Vcpu } from "../cpu/vcpu.ts";
 import { cpuidEntries } from "../hypervisor/cpuid.ts";
 import { Domain } from "../hypervisor/domain.ts";
 import { createCpuMemory } from "../memory/cpu-memory.ts";
-import { openGuestMemory } from "../memory/guest-memory.ts";
+import { COMMAND_STOP, CONTROL_COMMAND, CONTROL_EMERGENCY_TAKEN } from "../memory/frame-plan.ts";
+import { type Mapping, openGuestMemory } from "../memory/guest-memory.ts";
 import { domId } from "../memory/types.ts";
 import { pvhEntryState } from "./entry-state.ts";
 import { type Json, toJson } from "./json-state.ts";
@@ -14,9 +15,33 @@ import type { WorkerInput, WorkerMessage } from "./worker-protocol.ts";
 
 /** The guest's TSC counts nanoseconds. */
 const TSC_KHZ = 1_000_000;
+/** Bytes of console_io output that may be under way to the host's thread. */
+const EMERGENCY_LIMIT = 256 * 1024;
+/** How often a waiting vCPU looks whether it has to stop. */
+const EMERGENCY_POLL_NS = 50e6;
 
 function post(message: WorkerMessage): void {
   parentPort?.postMessage(message);
+}
+
+/**
+ * Sends console_io output to the host's thread. It waits while too much of it is under way, as a guest writes faster
+ * than any log takes it (XSA-180).
+ */
+function emergencyConsole(mapping: Mapping): (bytes: Uint8Array) => void {
+  const { words, base, plan } = mapping;
+  const taken = plan.control + CONTROL_EMERGENCY_TAKEN;
+  const command = (base + plan.control + CONTROL_COMMAND) >>> 2;
+  let sent = 0;
+  return (bytes) => {
+    post({ kind: "emergency-console", bytes });
+    sent = (sent + bytes.length) >>> 0;
+    for (;;) {
+      const seen = Atomics.load(words, (base + taken) >>> 2);
+      if ((sent - seen) >>> 0 <= EMERGENCY_LIMIT || Atomics.load(words, command) === COMMAND_STOP) return;
+      mapping.wait(taken, seen, EMERGENCY_POLL_NS);
+    }
+  };
 }
 
 function registersOf(vcpu: Vcpu): { [key: string]: Json } {
@@ -51,7 +76,7 @@ function main(input: WorkerInput): void {
     clock,
     wallclockNs: BigInt(Date.now()) * 1_000_000n,
     log: (line) => post({ kind: "log", line }),
-    emergencyConsole: (bytes) => post({ kind: "emergency-console", bytes }),
+    emergencyConsole: emergencyConsole(memory.mapping),
     notifyHost: () => post({ kind: "event" }),
   });
   const context = domain.addVcpu(vcpu);

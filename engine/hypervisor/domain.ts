@@ -11,7 +11,9 @@ import { EventDelivery } from "./event-delivery.ts";
 import type { GuestCpu } from "./guest-cpu.ts";
 import { HvmParams } from "./hvm-op.ts";
 import { RamPool } from "./ram-pool.ts";
+import { writeWallclock } from "./time.ts";
 import { VcpuContext } from "./vcpu.ts";
+import { Watchdogs } from "./watchdog.ts";
 
 /** Why a domain stopped by its own doing. */
 export type Shutdown =
@@ -43,6 +45,7 @@ export class Domain {
   readonly events: EventChannels;
   readonly params = new HvmParams();
   readonly vcpus: VcpuContext[] = [];
+  readonly watchdogs = new Watchdogs();
   readonly clock: () => number;
   readonly wallclockNs: bigint;
   readonly log: (line: string) => void;
@@ -57,6 +60,7 @@ export class Domain {
   /** Set once the guest has asked to stop. */
   shutdown: Shutdown | undefined;
   private readonly logged = new Set<string>();
+  private wallclockVersion = 0;
 
   constructor(options: DomainOptions) {
     const { mapping, physmap } = options.memory;
@@ -71,7 +75,9 @@ export class Domain {
     this.ram = new RamPool(mapping, this.plan.ramBytes >>> PAGE_SHIFT);
     this.delivery = new EventDelivery(mapping);
     this.delivery.initialise();
+    this.writeWallclock();
     this.events = new EventChannels({
+      self: options.id,
       delivery: this.delivery,
       vcpus: () => this.vcpus.length,
       notifyHost: options.notifyHost,
@@ -91,6 +97,21 @@ export class Domain {
     const vcpu = new VcpuContext(this, this.vcpus.length, cpu);
     this.vcpus.push(vcpu);
     return vcpu;
+  }
+
+  /**
+   * Gives shared_info the layout of the caller: 32 or 64 bits. Like Xen, at the moments when a guest starts to use it:
+   * the write of its hypercall page and of its callback.
+   */
+  latchLayout(narrow: boolean): void {
+    if (this.delivery.narrow === narrow) return;
+    this.delivery.narrow = narrow;
+    this.writeWallclock();
+  }
+
+  private writeWallclock(): void {
+    this.wallclockVersion += 2;
+    writeWallclock(this.mapping, this.wallclockVersion, this.wallclockNs, this.delivery.narrow);
   }
 
   /** Logs a line the first time `key` is seen, so that a guest cannot flood the log. */

@@ -4,6 +4,7 @@ import { Errno } from "../abi/errors.ts";
 import * as abi from "../abi/event-channel.ts";
 import { DOMID_SELF } from "../abi/xen.ts";
 import { domId } from "../memory/types.ts";
+import { low32 } from "./arguments.ts";
 import type { HypercallHandler } from "./hypercall.ts";
 import type { VcpuContext } from "./vcpu.ts";
 
@@ -24,7 +25,10 @@ function answerPort(vcpu: VcpuContext, port: number, write: (port: number) => bo
 function bindInterdomain(vcpu: VcpuContext, pointer: bigint): number {
   const args = vcpu.copy.readStruct(pointer, abi.bindInterdomain);
   if (args === undefined) return -Errno.EFAULT;
-  return vcpu.domain.events.bindInterdomain(domId(args.remoteDom));
+  const remote = isSelf(vcpu, args.remoteDom) ? vcpu.domain.id : args.remoteDom;
+  return answerPort(vcpu, vcpu.domain.events.bindInterdomain(domId(remote), args.remotePort), (localPort) =>
+    vcpu.copy.writeStruct(pointer, abi.bindInterdomain, { ...args, localPort }),
+  );
 }
 
 function bindVirq(vcpu: VcpuContext, pointer: bigint): number {
@@ -47,7 +51,8 @@ function allocUnbound(vcpu: VcpuContext, pointer: bigint): number {
   const args = vcpu.copy.readStruct(pointer, abi.allocUnbound);
   if (args === undefined) return -Errno.EFAULT;
   if (!isSelf(vcpu, args.dom)) return -Errno.EPERM;
-  return answerPort(vcpu, vcpu.domain.events.allocUnbound(domId(args.remoteDom)), (port) =>
+  const remote = isSelf(vcpu, args.remoteDom) ? vcpu.domain.id : args.remoteDom;
+  return answerPort(vcpu, vcpu.domain.events.allocUnbound(domId(remote)), (port) =>
     vcpu.copy.writeStruct(pointer, abi.allocUnbound, { ...args, port }),
   );
 }
@@ -95,4 +100,4 @@ const SUB_OPERATIONS = new Map<number, SubOperation>([
 ]);
 
 export const eventChannelOp: HypercallHandler = (vcpu, [operation, pointer]) =>
-  SUB_OPERATIONS.get(Number(operation))?.(vcpu, pointer) ?? -Errno.ENOSYS;
+  SUB_OPERATIONS.get(low32(operation))?.(vcpu, pointer) ?? -Errno.ENOSYS;

@@ -1,13 +1,13 @@
 /**
  * Event channels of one domain, 2-level ABI (xen/include/public/event_channel.h).
  *
- * The table says what each port is; the bits themselves are event-delivery.ts. The only peer a channel can have is the
- * host (domain 0): its end carries the guest's port number.
+ * The table says what each port is; the bits themselves are event-delivery.ts. The peers a channel can have are the
+ * host (domain 0), whose end carries the guest's port number, and the domain itself.
  */
 
 import { Errno } from "../abi/errors.ts";
 import { ChannelStatus, NR_EVENT_CHANNELS_2L } from "../abi/event-channel.ts";
-import { NR_VIRQS, PER_VCPU_VIRQS } from "../abi/xen.ts";
+import { DOMID_FIRST_RESERVED, NR_VIRQS, PER_VCPU_VIRQS } from "../abi/xen.ts";
 import { DOM0, type DomId, type EventPort, eventPort } from "../memory/types.ts";
 import type { EventDelivery } from "./event-delivery.ts";
 
@@ -19,6 +19,8 @@ export type Channel =
   | { readonly kind: "ipi"; readonly vcpu: number };
 
 export interface EventChannelsOptions {
+  /** The domain whose channels these are. */
+  readonly self: DomId;
   readonly delivery: EventDelivery;
   readonly vcpus: () => number;
   readonly notifyHost: (port: number) => void;
@@ -37,6 +39,7 @@ export interface StatusAnswer {
 
 export class EventChannels {
   private readonly channels: (Channel | undefined)[] = new Array(NR_EVENT_CHANNELS_2L).fill(undefined);
+  private readonly self: DomId;
   private readonly delivery: EventDelivery;
   private readonly vcpus: () => number;
   private readonly notifyHost: (port: number) => void;
@@ -46,6 +49,7 @@ export class EventChannels {
   private readonly toolstack = new Set<EventPort>();
 
   constructor(options: EventChannelsOptions) {
+    this.self = options.self;
     this.delivery = options.delivery;
     this.vcpus = options.vcpus;
     this.notifyHost = options.notifyHost;
@@ -57,7 +61,7 @@ export class EventChannels {
 
   private place(channel: Channel): PortOrError {
     const port = this.channels.indexOf(undefined, 1);
-    if (port < 0) return -Errno.ENOSPC;
+    if (port < 0 || port >= this.delivery.channels) return -Errno.ENOSPC;
     this.channels[port] = channel;
     this.delivery.clearPending(port);
     this.delivery.bindPort(port, channel.vcpu);
@@ -90,14 +94,25 @@ export class EventChannels {
     }
   }
 
+  /** Offers a port to any domain; like Xen, whether that exists or not. */
   allocUnbound(remote: DomId): PortOrError {
-    if (remote !== DOM0) return -Errno.ESRCH;
+    if (remote >= DOMID_FIRST_RESERVED) return -Errno.ESRCH;
     return this.place({ kind: "unbound", remote, vcpu: 0 });
   }
 
-  /** The host offers no unbound ports of its own, so there is nothing a guest could bind to. */
-  bindInterdomain(remote: DomId): PortOrError {
-    return remote === DOM0 ? -Errno.EINVAL : -Errno.ESRCH;
+  /**
+   * Binds a new port to one that another domain offers. The host offers none of its own, so only a domain's own ports
+   * remain: both ends are then in this table.
+   */
+  bindInterdomain(remote: DomId, remotePort: number): PortOrError {
+    if (remote !== this.self) return remote === DOM0 ? -Errno.EINVAL : -Errno.ESRCH;
+    const offered = this.channels[remotePort];
+    if (offered?.kind !== "unbound" || offered.remote !== this.self) return -Errno.EINVAL;
+    const port = this.place({ kind: "interdomain", remote, remotePort: eventPort(remotePort), vcpu: 0 });
+    if (port < 0) return port;
+    this.channels[remotePort] = { kind: "interdomain", remote, remotePort: eventPort(port), vcpu: offered.vcpu };
+    this.delivery.setPending(port); // what was sent before is lost, so something may have been
+    return port;
   }
 
   bindVirq(virq: number, vcpu: number): PortOrError {
@@ -120,6 +135,7 @@ export class EventChannels {
     const channel = this.channels[port];
     if (port === 0 || channel === undefined) return -Errno.EINVAL;
     if (channel.kind === "virq") this.virqs.delete(channel.vcpu * NR_VIRQS + channel.virq);
+    if (channel.kind === "interdomain" && channel.remote === this.self) this.release(channel.remotePort);
     this.channels[port] = undefined;
     this.toolstack.delete(eventPort(port));
     this.delivery.clearPending(port);
@@ -127,12 +143,19 @@ export class EventChannels {
     return 0;
   }
 
+  /** One end of a channel within the domain was closed: the other is on offer again. */
+  private release(port: EventPort): void {
+    const other = this.channels[port];
+    if (other !== undefined) this.channels[port] = { kind: "unbound", remote: this.self, vcpu: other.vcpu };
+  }
+
   /** EVTCHNOP_send: to the host for an interdomain channel, to a vCPU of one's own for an IPI. */
   send(port: number): number {
     const channel = this.channels[port];
     switch (channel?.kind) {
       case "interdomain":
-        if (this.delivery.setHostPending(port)) this.notifyHost(port);
+        if (channel.remote === this.self) this.delivery.setPending(channel.remotePort);
+        else if (this.delivery.setHostPending(port)) this.notifyHost(port);
         return 0;
       case "ipi":
         this.delivery.setPending(port);
@@ -145,7 +168,7 @@ export class EventChannels {
   }
 
   status(port: number): StatusAnswer | undefined {
-    if (port >= NR_EVENT_CHANNELS_2L) return undefined;
+    if (port >= this.delivery.channels) return undefined;
     const channel = this.channels[port];
     if (channel === undefined) return { status: ChannelStatus.closed, vcpu: 0, detail: 0, remotePort: 0 };
     const { vcpu } = channel;
@@ -175,7 +198,7 @@ export class EventChannels {
   }
 
   unmask(port: number): number {
-    if (port === 0 || port >= NR_EVENT_CHANNELS_2L) return -Errno.EINVAL;
+    if (port === 0 || port >= this.delivery.channels) return -Errno.EINVAL;
     this.delivery.unmask(port);
     return 0;
   }

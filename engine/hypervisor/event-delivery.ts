@@ -4,10 +4,11 @@
  * Everything lies in the shared file, so the vCPU worker, a backend on another thread and a backend in another process
  * use this same code. 2-level ABI: xen/include/public/event_channel.h and Xen's common/event_2l.c in behaviour.
  */
-import { NR_EVENT_CHANNELS_2L } from "../abi/event-channel.ts";
-import { LEGACY_MAX_VCPUS, sharedInfo, vcpuInfo } from "../abi/xen.ts";
+import { NR_EVENT_CHANNELS_2L, NR_EVENT_CHANNELS_2L_COMPAT } from "../abi/event-channel.ts";
+import { LEGACY_MAX_VCPUS, sharedInfo, sharedInfoCompat, vcpuInfo } from "../abi/xen.ts";
 import {
   CONTROL_HOST_PENDING,
+  CONTROL_NARROW,
   CONTROL_PORT_VCPU,
   legacyVcpuInfo,
   VCPU_DOORBELL,
@@ -17,21 +18,68 @@ import {
 } from "../memory/frame-plan.ts";
 import type { Mapping } from "../memory/guest-memory.ts";
 
-const SELECTOR = vcpuInfo.offsets.pendingSelector;
+/**
+ * Where the bitmaps lie, in the layout of 64-bit guests or of 32-bit ones. The unit of the selector is a long: 64 or 32
+ * ports a bit.
+ */
+interface Bitmaps {
+  /** Indexes into `words`. */
+  readonly pending: number;
+  readonly mask: number;
+  /** Offset of the selector in vcpu_info. */
+  readonly selector: number;
+  /** log2 of the ports of a selector bit. */
+  readonly selectorShift: number;
+  readonly channels: number;
+}
 
 export class EventDelivery {
   private readonly mapping: Mapping;
   private readonly words: Int32Array<SharedArrayBuffer>;
   private readonly bytes: Uint8Array<SharedArrayBuffer>;
-  private readonly pending: number;
-  private readonly mask: number;
+  private readonly wide: Bitmaps;
+  private readonly compat: Bitmaps;
+  private readonly narrowWord: number;
 
   constructor(mapping: Mapping) {
     this.mapping = mapping;
     this.words = mapping.words;
     this.bytes = mapping.bytes;
-    this.pending = this.word(mapping.plan.sharedInfo + sharedInfo.offsets.evtchnPending);
-    this.mask = this.word(mapping.plan.sharedInfo + sharedInfo.offsets.evtchnMask);
+    const shared = mapping.plan.sharedInfo;
+    this.wide = {
+      pending: this.word(shared + sharedInfo.offsets.evtchnPending),
+      mask: this.word(shared + sharedInfo.offsets.evtchnMask),
+      selector: vcpuInfo.offsets.pendingSelector,
+      selectorShift: 6,
+      channels: NR_EVENT_CHANNELS_2L,
+    };
+    this.compat = {
+      pending: this.word(shared + sharedInfoCompat.offsets.evtchnPending),
+      mask: this.word(shared + sharedInfoCompat.offsets.evtchnMask),
+      selector: vcpuInfo.compat.offsets.pendingSelector,
+      selectorShift: 5,
+      channels: NR_EVENT_CHANNELS_2L_COMPAT,
+    };
+    this.narrowWord = this.word(mapping.plan.control + CONTROL_NARROW);
+  }
+
+  /** Whether shared_info has its 32-bit layout. */
+  get narrow(): boolean {
+    return Atomics.load(this.words, this.narrowWord) !== 0;
+  }
+
+  /** Chooses the layout of shared_info. What is pending stays where it is, as in Xen: the guest has set up nothing yet. */
+  set narrow(value: boolean) {
+    Atomics.store(this.words, this.narrowWord, value ? 1 : 0);
+  }
+
+  /** Ports the guest can use: 0 is none of them. */
+  get channels(): number {
+    return this.bitmaps.channels;
+  }
+
+  private get bitmaps(): Bitmaps {
+    return this.narrow ? this.compat : this.wide;
   }
 
   /** Index into `words` of a file offset. */
@@ -66,34 +114,36 @@ export class EventDelivery {
 
   /** Marks a port pending. True if it was not already. */
   setPending(port: number): boolean {
+    const { pending, mask, channels } = this.bitmaps;
+    if (port >= channels) return false;
     const bit = 1 << (port & 31);
-    if ((Atomics.or(this.words, this.pending + (port >>> 5), bit) & bit) !== 0) return false;
-    if ((Atomics.load(this.words, this.mask + (port >>> 5)) & bit) === 0) this.markVcpu(port);
+    if ((Atomics.or(this.words, pending + (port >>> 5), bit) & bit) !== 0) return false;
+    if ((Atomics.load(this.words, mask + (port >>> 5)) & bit) === 0) this.markVcpu(port);
     // A masked port still ends a SCHEDOP_poll that names it, so the doorbell rings in any case.
     this.ring(this.boundVcpu(port));
     return true;
   }
 
   isPending(port: number): boolean {
-    return (Atomics.load(this.words, this.pending + (port >>> 5)) & (1 << (port & 31))) !== 0;
+    return (Atomics.load(this.words, this.bitmaps.pending + (port >>> 5)) & (1 << (port & 31))) !== 0;
   }
 
   isMasked(port: number): boolean {
-    return (Atomics.load(this.words, this.mask + (port >>> 5)) & (1 << (port & 31))) !== 0;
+    return (Atomics.load(this.words, this.bitmaps.mask + (port >>> 5)) & (1 << (port & 31))) !== 0;
   }
 
   clearPending(port: number): void {
-    Atomics.and(this.words, this.pending + (port >>> 5), ~(1 << (port & 31)));
+    Atomics.and(this.words, this.bitmaps.pending + (port >>> 5), ~(1 << (port & 31)));
   }
 
   setMask(port: number): void {
-    Atomics.or(this.words, this.mask + (port >>> 5), 1 << (port & 31));
+    Atomics.or(this.words, this.bitmaps.mask + (port >>> 5), 1 << (port & 31));
   }
 
   /** Clears a port's mask bit and delivers what waited behind it. */
   unmask(port: number): void {
     const bit = 1 << (port & 31);
-    const wasMasked = (Atomics.and(this.words, this.mask + (port >>> 5), ~bit) & bit) !== 0;
+    const wasMasked = (Atomics.and(this.words, this.bitmaps.mask + (port >>> 5), ~bit) & bit) !== 0;
     if (wasMasked && this.isPending(port)) {
       this.markVcpu(port);
       this.ring(this.boundVcpu(port));
@@ -103,8 +153,9 @@ export class EventDelivery {
   /** Selector bit, then the upcall flag: the guest clears them in the opposite order. */
   private markVcpu(port: number): void {
     const vcpu = this.boundVcpu(port);
-    const selector = port >>> 6;
-    const word = this.word(this.vcpuInfo(vcpu) + SELECTOR) + (selector >>> 5);
+    const { selector: offset, selectorShift } = this.bitmaps;
+    const selector = port >>> selectorShift;
+    const word = this.word(this.vcpuInfo(vcpu) + offset) + (selector >>> 5);
     const bit = 1 << (selector & 31);
     if ((Atomics.or(this.words, word, bit) & bit) === 0) this.setUpcall(vcpu);
   }
@@ -120,9 +171,10 @@ export class EventDelivery {
 
   /** Marks every selector of a vCPU, so that nothing sent while its vcpu_info moved gets lost. */
   markEverything(vcpu: number): void {
-    const word = this.word(this.vcpuInfo(vcpu) + SELECTOR);
+    const { selector, selectorShift } = this.bitmaps;
+    const word = this.word(this.vcpuInfo(vcpu) + selector);
     Atomics.store(this.words, word, -1);
-    Atomics.store(this.words, word + 1, -1);
+    if (selectorShift === 6) Atomics.store(this.words, word + 1, -1);
     this.setUpcall(vcpu);
     this.ring(vcpu);
   }

@@ -9,6 +9,7 @@ import * as abi from "../abi/grant-table.ts";
 import type { Fields, Struct } from "../abi/struct.ts";
 import { DOMID_SELF, PAGE_SIZE } from "../abi/xen.ts";
 import { fileOffset } from "../memory/types.ts";
+import { low32 } from "./arguments.ts";
 import type { HypercallHandler } from "./hypercall.ts";
 import type { VcpuContext } from "./vcpu.ts";
 
@@ -23,13 +24,13 @@ function isSelf(vcpu: VcpuContext, dom: number): boolean {
 
 /** Writes one status into every element of an array of `struct`. */
 function answerEach<F extends Fields>(struct: Struct<F & { status: "i16" }>, status: number): SubOperation {
-  const offset = struct.offsets.status;
   const value = new Uint8Array(new Int16Array([status]).buffer);
   return (vcpu, pointer, count) => {
+    const { size, offsets } = vcpu.copy.layout(struct);
     for (let i = 0; i < count; i++) {
-      const element = pointer + BigInt(i * struct.size);
-      if (vcpu.copy.read(element, struct.size) === undefined) return -Errno.EFAULT;
-      if (!vcpu.copy.write(element + BigInt(offset), value)) return -Errno.EFAULT;
+      const element = pointer + BigInt(i * size);
+      if (vcpu.copy.read(element, size) === undefined) return -Errno.EFAULT;
+      if (!vcpu.copy.write(element + BigInt(offsets.status), value)) return -Errno.EFAULT;
     }
     return 0;
   };
@@ -45,13 +46,11 @@ function querySize(vcpu: VcpuContext, pointer: bigint): number {
 }
 
 /** Guest frames at which the grant table's frames are mapped; all ones for those that are not. */
-function tableFrames(vcpu: VcpuContext, count: number): Uint8Array {
-  const frames = new BigUint64Array(count);
-  for (let i = 0; i < count; i++) {
+function tableFrames(vcpu: VcpuContext, count: number): bigint[] {
+  return Array.from({ length: count }, (_, i) => {
     const place = vcpu.domain.specialFrames.get(fileOffset(vcpu.domain.plan.grantTable + i * PAGE_SIZE));
-    frames[i] = place === undefined ? BigInt.asUintN(64, -1n) : BigInt(place);
-  }
-  return new Uint8Array(frames.buffer);
+    return place === undefined ? BigInt.asUintN(64, -1n) : BigInt(place);
+  });
 }
 
 function setupTable(vcpu: VcpuContext, pointer: bigint, count: number): number {
@@ -63,7 +62,7 @@ function setupTable(vcpu: VcpuContext, pointer: bigint, count: number): number {
   else if (args.nrFrames > abi.GRANT_TABLE_FRAMES) status = abi.GrantStatus.general_error;
   else {
     vcpu.domain.grantFrames = Math.max(vcpu.domain.grantFrames, args.nrFrames);
-    if (!vcpu.copy.write(args.frameList, tableFrames(vcpu, args.nrFrames))) return -Errno.EFAULT;
+    if (!vcpu.copy.writeLongs(args.frameList, tableFrames(vcpu, args.nrFrames))) return -Errno.EFAULT;
   }
   return vcpu.copy.writeStruct(pointer, abi.setupTable, { ...args, status }) ? 0 : -Errno.EFAULT;
 }
@@ -96,6 +95,6 @@ const SUB_OPERATIONS = new Map<number, SubOperation>([
 ]);
 
 export const grantTableOp: HypercallHandler = (vcpu, [operation, pointer, count]) => {
-  if (count > BigInt(MAX_ELEMENTS)) return -Errno.EINVAL;
-  return SUB_OPERATIONS.get(Number(operation))?.(vcpu, pointer, Number(count)) ?? -Errno.ENOSYS;
+  if (low32(count) > MAX_ELEMENTS) return -Errno.EINVAL;
+  return SUB_OPERATIONS.get(low32(operation))?.(vcpu, pointer, low32(count)) ?? -Errno.ENOSYS;
 };

@@ -2,7 +2,7 @@
  * Copies between the hypervisor and guest virtual memory. The guest's other vCPUs and its peers write while we read:
  * whatever is checked is checked in the private copy made here (XSA-155).
  */
-import type { Fields, Struct, StructValue } from "../abi/struct.ts";
+import type { Fields, Layout, Struct, StructValue } from "../abi/struct.ts";
 import { PAGE_SIZE } from "../abi/xen.ts";
 import type { GuestCpu } from "./guest-cpu.ts";
 
@@ -53,18 +53,43 @@ export class GuestCopy {
     });
   }
 
+  /** Whether the caller of the hypercall runs 32-bit code: then its structures have their 32-bit layout. */
+  get narrow(): boolean {
+    return !this.cpu.longMode;
+  }
+
+  /** A struct's layout in the caller's mode. */
+  layout<F extends Fields>(struct: Struct<F>): Layout<F> {
+    return this.narrow ? struct.compat : struct;
+  }
+
   readStruct<F extends Fields>(linear: bigint, struct: Struct<F>): StructValue<F> | undefined {
-    const copy = this.read(linear, struct.size);
-    return copy && struct.read(new DataView(copy.buffer));
+    const layout = this.layout(struct);
+    const copy = this.read(linear, layout.size);
+    return copy && layout.read(new DataView(copy.buffer));
   }
 
   writeStruct<F extends Fields>(linear: bigint, struct: Struct<F>, value: Partial<StructValue<F>>): boolean {
-    return this.write(linear, struct.encode(value));
+    return this.write(linear, this.layout(struct).encode(value));
   }
 
-  /** `count` unsigned 64-bit values. */
-  readU64s(linear: bigint, count: number): BigUint64Array | undefined {
-    const copy = this.read(linear, count * 8);
-    return copy && new BigUint64Array(copy.buffer);
+  /** Bytes of an unsigned long (and of xen_pfn_t) in the caller's mode. */
+  get longSize(): number {
+    return this.narrow ? 4 : 8;
+  }
+
+  /** Elements first, first + 1, … of an array of unsigned longs. */
+  readLongs(linear: bigint, first: number, count: number): number[] | undefined {
+    const copy = this.read(linear + BigInt(first * this.longSize), count * this.longSize);
+    if (copy === undefined) return undefined;
+    return this.narrow ? [...new Uint32Array(copy.buffer)] : Array.from(new BigUint64Array(copy.buffer), Number);
+  }
+
+  /** Writes an array of unsigned longs; all ones in 32 bits where a value does not fit. */
+  writeLongs(linear: bigint, values: readonly bigint[]): boolean {
+    const array = this.narrow
+      ? Uint32Array.from(values, (value) => Number(value > 0xffffffffn ? 0xffffffffn : value))
+      : BigUint64Array.from(values);
+    return this.write(linear, new Uint8Array(array.buffer));
   }
 }

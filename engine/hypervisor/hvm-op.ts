@@ -3,6 +3,7 @@ import { Errno } from "../abi/errors.ts";
 import * as abi from "../abi/hvm.ts";
 import { DOMID_SELF } from "../abi/xen.ts";
 import type { HypercallHandler } from "./hypercall.ts";
+import { nanoseconds } from "./time.ts";
 import type { VcpuContext } from "./vcpu.ts";
 
 /** Parameters a guest may set, and those it may read besides. */
@@ -12,6 +13,7 @@ const GUEST_WRITABLE: ReadonlySet<number> = new Set([
   abi.HvmParam.vm86_tss_sized,
   abi.HvmParam.acpi_ioports_location,
   abi.HvmParam.vm_generation_id_addr,
+  abi.HvmParam.x87_fip_width,
 ]);
 const GUEST_READABLE: ReadonlySet<number> = new Set([
   ...GUEST_WRITABLE,
@@ -61,7 +63,10 @@ function setParam(vcpu: VcpuContext, pointer: bigint): number {
   if (args.domid !== DOMID_SELF && args.domid !== vcpu.domain.id) return -Errno.EPERM;
   if (!GUEST_WRITABLE.has(args.index)) return -Errno.EPERM;
   vcpu.domain.params.set(args.index, args.value);
-  if (args.index === abi.HvmParam.callback_irq) for (const each of vcpu.domain.vcpus) each.updateInterruptLine();
+  if (args.index === abi.HvmParam.callback_irq) {
+    vcpu.domain.latchLayout(vcpu.copy.narrow);
+    for (const each of vcpu.domain.vcpus) each.updateInterruptLine();
+  }
   return 0;
 }
 
@@ -86,6 +91,22 @@ function setUpcallVector(vcpu: VcpuContext, pointer: bigint): number {
   return 0;
 }
 
+function getTime(vcpu: VcpuContext, pointer: bigint): number {
+  const now = nanoseconds(vcpu.domain.clock());
+  return vcpu.copy.writeStruct(pointer, abi.hvmGetTime, { now }) ? 0 : -Errno.EFAULT;
+}
+
+/** A kernel that reads another's memory after a crash asks which frames are RAM. */
+function getMemType(vcpu: VcpuContext, pointer: bigint): number {
+  const args = vcpu.copy.readStruct(pointer, abi.hvmGetMemType);
+  if (args === undefined) return -Errno.EFAULT;
+  if (args.domid !== DOMID_SELF && args.domid !== vcpu.domain.id) return -Errno.EPERM;
+  const frame = vcpu.domain.physmap.get(Number(args.pfn));
+  const present = frame?.readOnly ? abi.HvmMemType.ram_ro : abi.HvmMemType.ram_rw;
+  const memType = frame === undefined ? abi.HvmMemType.mmio_dm : present;
+  return vcpu.copy.writeStruct(pointer, abi.hvmGetMemType, { ...args, memType }) ? 0 : -Errno.EFAULT;
+}
+
 export const hvmOp: HypercallHandler = (vcpu, [operation, pointer]) => {
   switch (Number(operation)) {
     case abi.HvmOp.set_param:
@@ -94,7 +115,12 @@ export const hvmOp: HypercallHandler = (vcpu, [operation, pointer]) => {
       return getParam(vcpu, pointer);
     case abi.HvmOp.set_evtchn_upcall_vector:
       return setUpcallVector(vcpu, pointer);
+    case abi.HvmOp.get_time:
+      return getTime(vcpu, pointer);
+    case abi.HvmOp.get_mem_type:
+      return getMemType(vcpu, pointer);
     case abi.HvmOp.flush_tlbs:
+      if (pointer !== 0n) return -Errno.EINVAL;
       vcpu.cpu.flushTlb();
       return 0;
     default:

@@ -2,11 +2,12 @@
  * Dispatch of hypercalls: number → handler (xen/include/public/xen.h).
  *
  * 64-bit convention: RAX number; RDI RSI RDX R10 R8 arguments; RAX result. In 32-bit code: EAX; EBX ECX EDX ESI EDI;
- * EAX. Structures behind pointers are read in their 64-bit layout.
+ * EAX, and structures behind pointers have their 32-bit layout.
  */
 import { Errno } from "../abi/errors.ts";
 import { Hypercall, hypercallName } from "../abi/hypercalls.ts";
 import { multicallEntry } from "../abi/xen.ts";
+import { low32 } from "./arguments.ts";
 import { consoleIo } from "./console-io.ts";
 import { eventChannelOp } from "./event-channel-op.ts";
 import { grantTableOp } from "./grant-table.ts";
@@ -30,9 +31,10 @@ const MAX_MULTICALL = 1024;
 
 /** HYPERVISOR_multicall: a list of calls, each with its own result. No nesting. */
 const multicall: HypercallHandler = (vcpu, [list, count]) => {
-  if (count > BigInt(MAX_MULTICALL)) return -Errno.EINVAL;
-  for (let i = 0; i < Number(count); i++) {
-    const pointer = list + BigInt(i * multicallEntry.size);
+  if (low32(count) > MAX_MULTICALL) return -Errno.EINVAL;
+  const { size } = vcpu.copy.layout(multicallEntry);
+  for (let i = 0; i < low32(count); i++) {
+    const pointer = list + BigInt(i * size);
     const entry = vcpu.copy.readStruct(pointer, multicallEntry);
     if (entry === undefined) return -Errno.EFAULT;
     const [a = 0n, b = 0n, c = 0n, d = 0n, e = 0n] = entry.args;

@@ -19,7 +19,7 @@ function isSelf(domain: Domain, id: number): boolean {
 }
 
 interface Reservation {
-  readonly frames: BigUint64Array;
+  readonly frames: readonly number[];
   readonly order: number;
 }
 
@@ -31,10 +31,8 @@ function readReservation(vcpu: VcpuContext, pointer: bigint, startExtent: number
   if (args.extentOrder > 9) return -Errno.EINVAL;
   const count = Number(args.nrExtents) - startExtent;
   if (count < 0) return -Errno.EINVAL;
-  const frames = vcpu.copy.readU64s(
-    args.extentStart + BigInt(startExtent) * 8n,
-    Math.min(count, EXTENTS_PER_CALL >> args.extentOrder),
-  );
+  const most = Math.min(count, EXTENTS_PER_CALL >> args.extentOrder);
+  const frames = vcpu.copy.readLongs(args.extentStart, startExtent, most);
   return frames === undefined ? -Errno.EFAULT : { frames, order: args.extentOrder };
 }
 
@@ -74,7 +72,7 @@ function populatePhysmap(vcpu: VcpuContext, pointer: bigint, startExtent: number
   if (typeof reservation === "number") return reservation;
   let done = 0;
   for (const frame of reservation.frames) {
-    if (!populateExtent(vcpu.domain, Number(frame), reservation.order)) break;
+    if (!populateExtent(vcpu.domain, frame, reservation.order)) break;
     done++;
   }
   vcpu.cpu.flushTlb();
@@ -87,7 +85,7 @@ function decreaseReservation(vcpu: VcpuContext, pointer: bigint, startExtent: nu
   let done = 0;
   for (const frame of reservation.frames) {
     let released = 0;
-    while (released < 1 << reservation.order && releaseFrame(vcpu.domain, Number(frame) + released)) released++;
+    while (released < 1 << reservation.order && releaseFrame(vcpu.domain, frame + released)) released++;
     if (released < 1 << reservation.order) break;
     done++;
   }
@@ -194,6 +192,7 @@ function withDomain(answer: (domain: Domain) => number): SubOperation {
 const SUB_OPERATIONS = new Map<number, SubOperation>([
   // RAM that lies at no guest frame does not exist for an auto-translated guest: no extent can be allocated.
   [abi.MemoryOp.increase_reservation, (_vcpu, _pointer, startExtent) => startExtent],
+  [abi.MemoryOp.maximum_ram_page, (vcpu) => vcpu.domain.ram.frames - 1],
   [abi.MemoryOp.decrease_reservation, decreaseReservation],
   [abi.MemoryOp.populate_physmap, populatePhysmap],
   [abi.MemoryOp.add_to_physmap, addToPhysmap],

@@ -39,6 +39,7 @@ export function writeMsr(vcpu: VcpuContext, index: number, value: bigint): boole
   if (frame === undefined || frame.readOnly || (value & BigInt(PAGE_SIZE - 1)) !== 0n) return false;
   domain.mapping.bytes.set(hypercallPage(), domain.mapping.base + frame.offset);
   vcpu.cpu.flushCode();
+  domain.latchLayout(vcpu.copy.narrow);
   return true;
 }
 

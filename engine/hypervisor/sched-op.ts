@@ -1,30 +1,43 @@
 /** HYPERVISOR_sched_op (xen/include/public/sched.h). */
 
 import { Errno } from "../abi/errors.ts";
-import { NR_EVENT_CHANNELS_2L } from "../abi/event-channel.ts";
 import * as abi from "../abi/sched-op.ts";
+import { low32 } from "./arguments.ts";
+import type { Shutdown } from "./domain.ts";
 import type { HypercallHandler } from "./hypercall.ts";
 import type { VcpuContext } from "./vcpu.ts";
+import { WATCHDOG_FIRED } from "./watchdog.ts";
 
+/** What each reason means for the domain. */
+const SHUTDOWNS = new Map<number, Shutdown>([
+  [abi.ShutdownReason.poweroff, { reason: "poweroff" }],
+  [abi.ShutdownReason.reboot, { reason: "reboot" }],
+  [abi.ShutdownReason.crash, { reason: "crash", cause: "the guest's kernel reported a crash" }],
+  [abi.ShutdownReason.watchdog, WATCHDOG_FIRED],
+]);
+
+/** What SCHEDOP_shutdown(suspend) returns to a guest that goes on in the same domain (sched.h). */
+const SUSPEND_CANCELLED = 1;
+
+/** A guest suspends only when its toolstack has asked it to, which ours does not: the suspend is cancelled at once. */
 function shutdown(vcpu: VcpuContext, pointer: bigint): number {
   const args = vcpu.copy.readStruct(pointer, abi.schedShutdown);
   if (args === undefined) return -Errno.EFAULT;
-  switch (args.reason) {
-    case abi.ShutdownReason.poweroff:
-      vcpu.domain.shutdown = { reason: "poweroff" };
-      return 0;
-    case abi.ShutdownReason.reboot:
-      vcpu.domain.shutdown = { reason: "reboot" };
-      return 0;
-    case abi.ShutdownReason.crash:
-      vcpu.domain.shutdown = { reason: "crash", cause: "the guest's kernel reported a crash" };
-      return 0;
-    case abi.ShutdownReason.watchdog:
-      vcpu.domain.shutdown = { reason: "crash", cause: "the guest's watchdog fired" };
-      return 0;
-    default:
-      return -Errno.EINVAL;
-  }
+  if (args.reason === abi.ShutdownReason.suspend) return SUSPEND_CANCELLED;
+  const unknown: Shutdown = { reason: "crash", cause: `the guest stopped itself for an unknown reason, ${args.reason}` };
+  vcpu.domain.shutdown = SHUTDOWNS.get(args.reason) ?? unknown;
+  return 0;
+}
+
+/** The guest says why it is about to stop; what counts is how it then stops. */
+function shutdownCode(vcpu: VcpuContext, pointer: bigint): number {
+  return vcpu.copy.readStruct(pointer, abi.schedShutdown) === undefined ? -Errno.EFAULT : 0;
+}
+
+function watchdog(vcpu: VcpuContext, pointer: bigint): number {
+  const args = vcpu.copy.readStruct(pointer, abi.schedWatchdog);
+  if (args === undefined) return -Errno.EFAULT;
+  return vcpu.domain.watchdogs.set(args.id, args.timeout, vcpu.domain.clock());
 }
 
 function poll(vcpu: VcpuContext, pointer: bigint): number {
@@ -34,7 +47,7 @@ function poll(vcpu: VcpuContext, pointer: bigint): number {
   const list = vcpu.copy.read(args.ports, args.nrPorts * 4);
   if (list === undefined) return -Errno.EFAULT;
   const ports = [...new Uint32Array(list.buffer)];
-  if (ports.some((port) => port >= NR_EVENT_CHANNELS_2L)) return -Errno.EINVAL;
+  if (ports.some((port) => port >= vcpu.domain.delivery.channels)) return -Errno.EINVAL;
   if (ports.some((port) => vcpu.domain.delivery.isPending(port))) return 0;
   const deadline = args.timeout === 0n ? Number.POSITIVE_INFINITY : Number(args.timeout);
   vcpu.wait = { kind: "poll", ports, deadline };
@@ -42,7 +55,7 @@ function poll(vcpu: VcpuContext, pointer: bigint): number {
 }
 
 export const schedOp: HypercallHandler = (vcpu, [operation, pointer]) => {
-  switch (Number(operation)) {
+  switch (low32(operation)) {
     case abi.SchedOp.yield:
       return 0;
     case abi.SchedOp.block:
@@ -52,6 +65,12 @@ export const schedOp: HypercallHandler = (vcpu, [operation, pointer]) => {
       return shutdown(vcpu, pointer);
     case abi.SchedOp.poll:
       return poll(vcpu, pointer);
+    case abi.SchedOp.shutdown_code:
+      return shutdownCode(vcpu, pointer);
+    case abi.SchedOp.watchdog:
+      return watchdog(vcpu, pointer);
+    case abi.SchedOp.pin_override:
+      return -Errno.EPERM; // for the hardware domain
     default:
       return -Errno.ENOSYS;
   }

@@ -6,7 +6,7 @@
  */
 
 import { Runstate, type RunstateName, runstateInfo } from "../abi/vcpu-op.ts";
-import { PVCLOCK_TSC_STABLE, sharedInfo, vcpuTimeInfo } from "../abi/xen.ts";
+import { PVCLOCK_TSC_STABLE, sharedInfo, sharedInfoCompat, vcpuTimeInfo } from "../abi/xen.ts";
 import type { Mapping } from "../memory/guest-memory.ts";
 
 /** Nanoseconds as an unsigned 64-bit integer. */
@@ -38,13 +38,17 @@ export function writeTimeInfo(mapping: Mapping, address: number, version: number
   Atomics.store(mapping.words, word, version);
 }
 
-/** Writes the wall clock (time of day at system time 0) into shared_info under its version lock. */
-export function writeWallclock(mapping: Mapping, version: number, epochNs: bigint): void {
+/**
+ * Writes the wall clock (time of day at system time 0) into shared_info under its version lock; `narrow` for the layout
+ * of 32-bit guests.
+ */
+export function writeWallclock(mapping: Mapping, version: number, epochNs: bigint, narrow: boolean): void {
   const start = mapping.base + mapping.plan.sharedInfo;
-  const word = (start + sharedInfo.offsets.wcVersion) >>> 2;
+  const layout = narrow ? sharedInfoCompat : sharedInfo;
+  const word = (start + layout.offsets.wcVersion) >>> 2;
   const seconds = epochNs / 1_000_000_000n;
   Atomics.store(mapping.words, word, version - 1);
-  sharedInfo.write(mapping.view, start, {
+  layout.write(mapping.view, start, {
     wcSec: Number(seconds & 0xffffffffn),
     wcNsec: Number(epochNs % 1_000_000_000n),
     wcSecHi: Number(seconds >> 32n),
@@ -69,11 +73,11 @@ export class RunstateClock {
     this.entered = now;
   }
 
-  /** A vcpu_runstate_info; the time in the present state counts up to `now`. */
-  encode(now: number): Uint8Array {
+  /** A vcpu_runstate_info; the time in the present state counts up to `now`. `narrow`: for a 32-bit guest. */
+  encode(now: number, narrow: boolean): Uint8Array {
     const spent = { ...this.spent };
     spent[this.state] += Math.max(0, now - this.entered);
-    return runstateInfo.encode({
+    return (narrow ? runstateInfo.compat : runstateInfo).encode({
       state: Runstate[this.state],
       stateEntryTime: nanoseconds(this.entered),
       time: [spent.running, spent.runnable, spent.blocked, spent.offline].map(nanoseconds),

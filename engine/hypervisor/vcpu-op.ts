@@ -1,7 +1,8 @@
 /** HYPERVISOR_vcpu_op (xen/include/public/vcpu.h). */
 import { Errno } from "../abi/errors.ts";
 import * as abi from "../abi/vcpu-op.ts";
-import { PAGE_SIZE, vcpuInfo } from "../abi/xen.ts";
+import { PAGE_SIZE, VCPU_INFO_SIZE } from "../abi/xen.ts";
+import { low32 } from "./arguments.ts";
 import type { HypercallHandler } from "./hypercall.ts";
 import type { VcpuContext } from "./vcpu.ts";
 
@@ -10,14 +11,14 @@ type SubOperation = (caller: VcpuContext, target: VcpuContext, pointer: bigint) 
 function registerVcpuInfo(caller: VcpuContext, target: VcpuContext, pointer: bigint): number {
   const args = caller.copy.readStruct(pointer, abi.registerVcpuInfo);
   if (args === undefined) return -Errno.EFAULT;
-  if (target.infoRegistered || args.offset % 8 !== 0 || args.offset > PAGE_SIZE - vcpuInfo.size) return -Errno.EINVAL;
+  if (target.infoRegistered || args.offset % 8 !== 0 || args.offset > PAGE_SIZE - VCPU_INFO_SIZE) return -Errno.EINVAL;
   const { domain } = target;
   const frame = domain.physmap.get(Number(args.mfn));
   if (frame === undefined || !domain.ram.isRam(frame.offset)) return -Errno.EINVAL;
   const { mapping, delivery } = domain;
   const old = mapping.base + delivery.vcpuInfo(target.id);
   const info = frame.offset + args.offset;
-  mapping.bytes.copyWithin(mapping.base + info, old, old + vcpuInfo.size);
+  mapping.bytes.copyWithin(mapping.base + info, old, old + VCPU_INFO_SIZE);
   delivery.setVcpuInfo(target.id, info);
   target.infoRegistered = true;
   target.updateInterruptLine();
@@ -40,14 +41,14 @@ function registerRunstateArea(caller: VcpuContext, target: VcpuContext, pointer:
   const args = caller.copy.readStruct(pointer, abi.registerMemoryArea);
   if (args === undefined) return -Errno.EFAULT;
   const before = target.runstateArea;
-  target.runstateArea = args.address;
+  target.runstateArea = { address: args.address, narrow: caller.copy.narrow };
   if (target.writeRunstateArea()) return 0;
   target.runstateArea = before;
   return -Errno.EFAULT;
 }
 
 function getRunstate(caller: VcpuContext, target: VcpuContext, pointer: bigint): number {
-  const info = target.runstate.encode(target.domain.clock());
+  const info = target.runstate.encode(target.domain.clock(), caller.copy.narrow);
   return caller.copy.write(pointer, info) ? 0 : -Errno.EFAULT;
 }
 
@@ -80,9 +81,18 @@ function stopSingleshot(_caller: VcpuContext, target: VcpuContext): number {
   return 0;
 }
 
+/** The last vCPU that goes down takes the domain with it. */
+function down(_caller: VcpuContext, target: VcpuContext): number {
+  target.domain.shutdown = { reason: "poweroff" };
+  return 0;
+}
+
 const SUB_OPERATIONS = new Map<number, SubOperation>([
+  [abi.VcpuOp.initialise, () => -Errno.EEXIST], // every vCPU of a domain is initialised and up from the start
   [abi.VcpuOp.is_up, () => 1],
-  [abi.VcpuOp.up, () => 0], // every vCPU of a domain is up from the start
+  [abi.VcpuOp.up, () => 0],
+  [abi.VcpuOp.down, down],
+  [abi.VcpuOp.get_physid, () => -Errno.EINVAL], // for the hardware domain
   [abi.VcpuOp.get_runstate_info, getRunstate],
   [abi.VcpuOp.register_runstate_memory_area, registerRunstateArea],
   [abi.VcpuOp.set_periodic_timer, setPeriodic],
@@ -94,13 +104,17 @@ const SUB_OPERATIONS = new Map<number, SubOperation>([
 ]);
 
 export const vcpuOp: HypercallHandler = (vcpu, [operation, id, pointer]) => {
-  const target = vcpu.domain.vcpus[Number(id)];
+  const target = vcpu.domain.vcpus[low32(id)];
   if (target === undefined) return -Errno.ENOENT;
-  return SUB_OPERATIONS.get(Number(operation))?.(vcpu, target, pointer) ?? -Errno.ENOSYS;
+  return SUB_OPERATIONS.get(low32(operation))?.(vcpu, target, pointer) ?? -Errno.ENOSYS;
 };
 
-/** HYPERVISOR_set_timer_op: the singleshot timer by another name; 0 stops it. */
-export const setTimerOp: HypercallHandler = (vcpu, [timeout]) => {
+/**
+ * HYPERVISOR_set_timer_op: the singleshot timer by another name; 0 stops it. A 32-bit caller passes the lower and the
+ * upper half of the time.
+ */
+export const setTimerOp: HypercallHandler = (vcpu, [first, upper]) => {
+  const timeout = vcpu.copy.narrow ? (upper << 32n) | first : first;
   if (timeout === 0n) vcpu.timers.stopSingleshot();
   else vcpu.timers.setSingleshot(Number(timeout));
   return 0;

@@ -6,7 +6,8 @@ import type { Domain } from "./domain.ts";
 import { GuestCopy } from "./guest-copy.ts";
 import type { GuestCpu } from "./guest-cpu.ts";
 import { LocalApic } from "./local-apic.ts";
-import { encodeTimeInfo, RunstateClock, VcpuTimers, writeTimeInfo, writeWallclock } from "./time.ts";
+import { encodeTimeInfo, RunstateClock, VcpuTimers, writeTimeInfo } from "./time.ts";
+import { WATCHDOG_FIRED } from "./watchdog.ts";
 
 /** What a vCPU waits for after SCHEDOP_block or SCHEDOP_poll. Deadline: domain time in ns, Infinity for none. */
 export type Wait =
@@ -25,12 +26,13 @@ export class VcpuContext {
   upcallVector = 0;
   /** True once register_vcpu_info has moved this vCPU's vcpu_info; it can move only once. */
   infoRegistered = false;
-  /** Guest virtual addresses of the registered areas; 0: none. */
-  runstateArea = 0n;
+  /** Guest virtual addresses of the registered areas; 0: none. The run state has the layout of whoever registered it. */
+  runstateArea = { address: 0n, narrow: false };
   timeArea = 0n;
   /** Set by a hypercall that puts the vCPU to sleep; whoever runs the vCPU takes it. */
   wait: Wait | undefined;
   private timeVersion = 0;
+  private timeAreaStale = false;
   private tscOffset = 0n;
 
   constructor(domain: Domain, id: number, cpu: GuestCpu) {
@@ -40,7 +42,6 @@ export class VcpuContext {
     this.copy = new GuestCopy(cpu);
     this.apic = new LocalApic(id, (vector) => cpu.inject(vector));
     this.runstate = new RunstateClock(domain.clock());
-    if (id === 0) writeWallclock(domain.mapping, 2, domain.wallclockNs);
     this.updateTime();
   }
 
@@ -78,16 +79,23 @@ export class VcpuContext {
   /** Writes pvclock again if the guest has written its TSC. */
   checkTime(): void {
     if (this.cpu.tscOffset !== this.tscOffset) this.updateTime();
+    else if (this.timeAreaStale) this.writeTimeArea();
   }
 
-  /** Copies pvclock to the registered area; false where its address is bad. */
+  /**
+   * Copies pvclock to the registered area; false where its address is bad. The area is a kernel address: a write that
+   * comes due while the guest runs its user mode is made up for later (see checkTime).
+   */
   writeTimeArea(): boolean {
-    return this.timeArea === 0n || this.copy.write(this.timeArea, encodeTimeInfo(this.timeVersion, this.tscOffset));
+    const done = this.timeArea === 0n || this.copy.write(this.timeArea, encodeTimeInfo(this.timeVersion, this.tscOffset));
+    this.timeAreaStale = !done && this.cpu.cpl !== 0;
+    return done;
   }
 
   /** Copies the run state to the registered area; false where its address is bad. */
   writeRunstateArea(): boolean {
-    return this.runstateArea === 0n || this.copy.write(this.runstateArea, this.runstate.encode(this.domain.clock()));
+    const { address, narrow } = this.runstateArea;
+    return address === 0n || this.copy.write(address, this.runstate.encode(this.domain.clock(), narrow));
   }
 
   /** Enters a run state and tells the guest. */
@@ -96,9 +104,15 @@ export class VcpuContext {
     this.writeRunstateArea();
   }
 
-  /** Raises VIRQ_TIMER if a timer has expired. */
+  /** Domain time at which something has to be done, or Infinity. */
+  get nextDeadline(): number {
+    return Math.min(this.timers.next, this.domain.watchdogs.next);
+  }
+
+  /** Raises VIRQ_TIMER if a timer has expired; a watchdog that has ends the domain. */
   runTimers(): void {
     const now = this.domain.clock();
+    if (now >= this.domain.watchdogs.next) this.domain.shutdown ??= WATCHDOG_FIRED;
     if (now >= this.timers.next && this.timers.expire(now)) this.domain.events.raiseVirq(this.id, Virq.timer);
   }
 }

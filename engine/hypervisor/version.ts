@@ -2,6 +2,7 @@
 import { Errno } from "../abi/errors.ts";
 import * as abi from "../abi/version.ts";
 import { PAGE_SIZE } from "../abi/xen.ts";
+import { low32 } from "./arguments.ts";
 import type { HypercallHandler } from "./hypercall.ts";
 
 export const XEN_MAJOR = 4;
@@ -37,23 +38,25 @@ const ANSWERS = new Map<number, Uint8Array>([
   ],
   [abi.VersionOp.capabilities, texts(["hvm-3.0-x86_64", abi.CAPABILITIES_LENGTH])],
   [abi.VersionOp.changeset, texts(["unavailable", abi.CHANGESET_LENGTH])],
-  [abi.VersionOp.platform_parameters, new Uint8Array(8)],
   [abi.VersionOp.guest_handle, new Uint8Array(16)],
   [abi.VersionOp.commandline, texts(["", abi.COMMANDLINE_LENGTH])],
 ]);
 
 export const xenVersion: HypercallHandler = (vcpu, [operation, pointer]) => {
-  const op = Number(operation);
+  const op = low32(operation);
   if (op === abi.VersionOp.version) return (XEN_MAJOR << 16) | XEN_MINOR;
   if (op === abi.VersionOp.pagesize) return PAGE_SIZE;
   if (op === abi.VersionOp.get_features) {
     const submap = vcpu.copy.read(pointer, 8);
     if (submap === undefined) return -Errno.EFAULT;
     const view = new DataView(submap.buffer);
-    view.setUint32(4, view.getUint32(0, true) === 0 ? FEATURES : 0, true);
+    if (view.getUint32(0, true) !== 0) return -Errno.EINVAL;
+    view.setUint32(4, FEATURES, true);
     return vcpu.copy.write(pointer, submap) ? 0 : -Errno.EFAULT;
   }
-  const answer = ANSWERS.get(op);
+  if (op === abi.VersionOp.build_id) return -Errno.EPERM; // Xen keeps it from unprivileged guests
+  // Where the hypervisor begins: an unsigned long, 0 for a hardware-virtualised guest.
+  const answer = op === abi.VersionOp.platform_parameters ? new Uint8Array(vcpu.copy.longSize) : ANSWERS.get(op);
   if (answer === undefined) return -Errno.ENOSYS;
   return vcpu.copy.write(pointer, answer) ? 0 : -Errno.EFAULT;
 };

@@ -21,6 +21,8 @@ export interface GuestImage {
   readonly kernelRelease: string;
   /** The uncompressed initramfs. */
   readonly initramfs: Uint8Array;
+  /** A static busybox, for use in an initramfs of the user's. */
+  readonly busybox: Uint8Array;
   readonly commandLine: string;
   /** What the guest prints on its console when it waits for the first command. */
   readonly prompt: string;
@@ -42,6 +44,7 @@ function shellImage(name: string, { directory, manifest, files }: CachedImage): 
     kernelRelease: manifest.kernelRelease,
     // Written at each start, so that a newer /init does not need a new download.
     initramfs: writeShellInitramfs({ kernelRelease: manifest.kernelRelease, busybox, modules }),
+    busybox,
     commandLine: SHELL_COMMAND_LINE,
     prompt: SHELL_PROMPT,
     sessionArchive: writeSessionArchive,

@@ -23,14 +23,43 @@ export const SHELL_COMMAND_LINE =
 /** What the interactive shell prints when it is ready for the first command. */
 export const SHELL_PROMPT = "root@domlab:~# ";
 
+/** Where programs are looked for. */
+const PATH = "/usr/sbin:/usr/bin:/sbin:/bin";
+/** What an initramfs that is not ours gets besides the session's files. */
+const FOREIGN_INIT = "domlab/init";
+const FOREIGN_BUSYBOX = "domlab/busybox";
+
+/** Kernel parameter that makes the session's own program process 1, instead of the /init of an initramfs that is not ours. */
+export const FOREIGN_INIT_PARAMETER = `rdinit=/${FOREIGN_INIT}`;
+
+/** The places in which the two initramfs differ: ours, and one of the user's to which busybox is added. */
+interface Places {
+  readonly busybox: string;
+  /** Command that puts busybox's commands in place. */
+  readonly install: string;
+  /** PATH of this script, which relies on busybox's commands. */
+  readonly ownPath: string;
+  /** PATH of the command to run. */
+  readonly path: string;
+}
+
+const OURS: Places = { busybox: "/bin/busybox", install: "--install -s", ownPath: PATH, path: PATH };
+const FOREIGN: Places = {
+  busybox: `/${FOREIGN_BUSYBOX}`,
+  install: `mkdir -p /domlab/bin && /${FOREIGN_BUSYBOX} --install -s /domlab/bin`,
+  ownPath: `/domlab/bin:${PATH}`,
+  path: `${PATH}:/domlab/bin`,
+};
+
 /**
  * Runs as process 1. The marks of the exec mode are described in engine/device/console/exec-stream.ts; the command's
  * output goes through a pipe, so that it does not find a terminal, and its standard error is kept until the end.
  */
-const INIT = `#!/bin/busybox sh
-/bin/busybox mount -t proc -o nosuid,nodev,noexec proc /proc
-/bin/busybox --install -s
-export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root USER=root LOGNAME=root SHELL=/bin/sh TERM=linux
+const init = ({ busybox, install, ownPath, path }: Places): string => `#!${busybox} sh
+${busybox} mkdir -p /proc /sys /dev /run /tmp
+${busybox} mount -t proc -o nosuid,nodev,noexec proc /proc
+${busybox} ${install}
+export PATH=${ownPath} HOME=/root USER=root LOGNAME=root SHELL=/bin/sh TERM=linux
 mount -t sysfs -o nosuid,nodev,noexec sysfs /sys
 mount -t devtmpfs -o nosuid,mode=0755 devtmpfs /dev
 mkdir -p /dev/pts /dev/shm
@@ -38,12 +67,15 @@ mount -t devpts -o nosuid,noexec,gid=5,mode=620,ptmxmode=666 devpts /dev/pts
 mount -t tmpfs -o nosuid,nodev,mode=0755 run /run
 mount -t tmpfs -o nosuid,nodev,mode=1777 tmp /tmp
 mount -t tmpfs -o nosuid,nodev,mode=1777 shm /dev/shm
-while read -r module; do
-  insmod "$module"
-done </lib/domlab/modules
-hostname -F /etc/hostname
+# A kernel of the user's has no use for modules of another one.
+if [ -e /lib/domlab/modules ] && [ -d "/lib/modules/$(uname -r)" ]; then
+  while read -r module; do
+    insmod "$module"
+  done </lib/domlab/modules
+fi
+[ -e /etc/hostname ] && hostname -F /etc/hostname
 ip link set lo up
-cd /root
+cd /root || cd /
 
 console=/dev/hvc0
 [ -c $console ] || console=/dev/console
@@ -55,7 +87,7 @@ if [ -e /domlab/exec ]; then
   stty -F $console raw -echo
   printf '%sbegin\\n' "$mark" >$console
   {
-    sh /domlab/exec </dev/null 2>/run/domlab.stderr
+    PATH=${path} sh /domlab/exec </dev/null 2>/run/domlab.stderr
     echo $? >/run/domlab.status
   } | cat >$console
   printf '%sstderr\\n' "$mark" >$console
@@ -141,7 +173,7 @@ export function writeShellInitramfs(parts: ShellParts): Uint8Array {
     { kind: "character-device", path: "dev/null", major: 1, minor: 3, mode: 0o666 },
     { kind: "file", path: "bin/busybox", data: parts.busybox, mode: 0o755 },
     { kind: "symlink", path: "bin/sh", target: "busybox" },
-    { kind: "file", path: "init", data: INIT, mode: 0o755 },
+    { kind: "file", path: "init", data: init(OURS), mode: 0o755 },
     ...configuration(),
     { kind: "file", path: "lib/domlab/modules", data: parts.modules.map(({ name }) => `/${pathOf(name)}\n`).join("") },
     ...parts.modules.map(({ name, data }): CpioEntry => ({ kind: "file", path: pathOf(name), data })),
@@ -152,6 +184,11 @@ export function writeShellInitramfs(parts: ShellParts): Uint8Array {
 export interface Session {
   /** Run this shell command and power off; `token` marks its output (see ExecStreamParser). */
   readonly exec?: { readonly command: string; readonly token: string };
+  /**
+   * For an initramfs that is not ours: a static busybox, which goes along with a program that does what our /init does.
+   * The kernel runs it when FOREIGN_INIT_PARAMETER is on its command line.
+   */
+  readonly busybox?: Uint8Array;
   /** The host's terminal, for an interactive start: TERM and the size in characters. */
   readonly terminal?: { readonly type: string; readonly rows: number; readonly columns: number };
 }
@@ -164,6 +201,10 @@ export function writeSessionArchive(session: Session): Uint8Array | undefined {
     if (!/^[0-9A-Za-z]{8,64}$/.test(token)) throw new RangeError(`bad token for ${JSON.stringify(execMark(token))}`);
     entries.push({ kind: "file", path: "domlab/exec", data: `${command}\n`, mode: 0o600 });
     entries.push({ kind: "file", path: "domlab/token", data: token, mode: 0o600 });
+  }
+  if (session.busybox !== undefined) {
+    entries.push({ kind: "file", path: FOREIGN_BUSYBOX, data: session.busybox, mode: 0o755 });
+    entries.push({ kind: "file", path: FOREIGN_INIT, data: init(FOREIGN), mode: 0o755 });
   }
   if (session.terminal !== undefined) {
     const { type, rows, columns } = session.terminal;

@@ -6,7 +6,7 @@ import { decompressAt } from "../../engine/builder/decompress.ts";
 import { parseKernelElf } from "../../engine/builder/elf.ts";
 import { BuildError } from "../../engine/builder/errors.ts";
 import { compressedSamples, sampleCode } from "./compressed-samples.ts";
-import { makeBzImage, makeElf, storeLz4 } from "./samples.ts";
+import { makeBzImage, makeElf, makeElf32, storeLz4 } from "./samples.ts";
 
 const LIMIT = 1 << 20;
 
@@ -86,7 +86,9 @@ describe("kernel files", () => {
     ["a bzImage with bzip2", makeBzImage(Buffer.from("BZh91AY&SY1234567890"), 100), "unknown-compression"],
     ["a bzImage with a wrong size", makeBzImage(packed, elf.length + 1), "corrupt-image"],
     ["an ARM64 kernel", makeElf({ machine: 183 }), "wrong-machine"],
-    ["a 32-bit kernel", makeElf({ machine: 3, elfClass: 1 }), "wrong-machine"],
+    ["32-bit code in a 64-bit file", makeElf({ machine: 3 }), "wrong-machine"],
+    ["an unknown class", makeElf({ elfClass: 3 }), "corrupt-image"],
+    ["a 32-bit file whose headers are those of a 64-bit one", makeElf({ machine: 3, elfClass: 1 }), "corrupt-image"],
     ["a kernel without the note", makeElf({ noteType: 17 }), "no-pvh-note"],
     ["an entry point outside", makeElf({ entry: 0x50_0000 }), "corrupt-image"],
     [

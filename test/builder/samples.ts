@@ -48,6 +48,32 @@ export function makeElf(options: ElfOptions = {}): Buffer {
   return Buffer.concat([headers, ...loads.map(({ data }) => data), note]);
 }
 
+/** An ELF32 executable for i386 with one segment of 64 bytes at 1 MiB and a PVH note of 4 bytes. */
+export function makeElf32(): Buffer {
+  const address = 0x10_0000;
+  const note = Buffer.alloc(20);
+  note.writeUInt32LE(4, 0);
+  note.writeUInt32LE(4, 4);
+  note.writeUInt32LE(ELFNOTE_PHYS32_ENTRY, 8);
+  note.write("Xen\0", 12, "latin1");
+  note.writeUInt32LE(address + 16, 16);
+  const headers = Buffer.alloc(52 + 2 * 32);
+  headers.write("\x7fELF", 0, "latin1");
+  headers.set([1, 1, 1], 4);
+  headers.writeUInt16LE(2, 16);
+  headers.writeUInt16LE(3, 18);
+  headers.writeUInt32LE(52, 28);
+  headers.writeUInt16LE(32, 42);
+  headers.writeUInt16LE(2, 44);
+  const segment = (index: number, ...fields: readonly number[]): void => {
+    for (const [i, field] of fields.entries()) headers.writeUInt32LE(field, 52 + 32 * index + 4 * i);
+  };
+  // type, offset, virtual and physical address, size in the file and in memory, flags, alignment
+  segment(0, 1, headers.length, address, address, TEXT.length, 0x2000, 7, 4);
+  segment(1, 4, headers.length + TEXT.length, 0, 0, note.length, note.length, 4, 4);
+  return Buffer.concat([headers, TEXT, note]);
+}
+
 /** A bzImage whose payload is given in compressed form; `size` is what it decompresses to. */
 export function makeBzImage(payload: Uint8Array, size: number, appendSize = true): Buffer {
   const setup = Buffer.alloc(2 * 512);

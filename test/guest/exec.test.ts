@@ -1,8 +1,10 @@
 import { createHash } from "node:crypto";
-import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import os from "node:os";
 import path from "node:path";
+import { gzipSync } from "node:zlib";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { writeCpio } from "../../engine/builder/cpio.ts";
 import { domlab, type Result } from "../cli/domlab.ts";
 
 let state = "";
@@ -69,6 +71,17 @@ describe("a command in a guest", () => {
   it("appends nothing of its own to a command line of the user's", async () => {
     const result = await exec("cat /proc/cmdline", "--cmdline", "console=hvc0 quiet testing=1");
     expect(result.stdout.toString()).toBe("console=hvc0 quiet testing=1\n");
+  });
+});
+
+describe("an initrd of the user's", () => {
+  it("runs a command in it, with its own programs or without any", async () => {
+    const initrd = path.join(state, "own.gz");
+    writeFileSync(initrd, gzipSync(writeCpio([{ kind: "file", path: "own", data: "the user's own\n" }])));
+    const result = await exec("cat /own /proc/cmdline; exit 5", "--initrd", initrd, "--cmdline", "console=hvc0 quiet");
+    expect(result.stderr).toBe("");
+    expect(result.stdout.toString()).toBe("the user's own\nconsole=hvc0 quiet rdinit=/domlab/init\n");
+    expect(result.status).toBe(5);
   });
 });
 

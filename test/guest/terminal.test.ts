@@ -1,6 +1,6 @@
 /** The interactive session as a user has it: in a terminal, which tmux provides. */
 import { spawnSync } from "node:child_process";
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import os from "node:os";
 import path from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
@@ -52,17 +52,18 @@ afterEach(() => {
 });
 
 describe.skipIf(!hasTmux)("an interactive session in a terminal", () => {
-  it("gives a shell, Ctrl-C for the guest, and the terminal back on Ctrl-]", async () => {
+  it("gives a shell, Ctrl-C for the guest, and the terminal back when the shell ends", async () => {
     const before = await settings("before");
     await start("run");
     await waitFor("the guest's prompt", atPrompt, 120_000);
     keys("sleep 1000", "Enter");
     await new Promise((resolve) => setTimeout(resolve, 1000));
     keys("C-c");
-    await new Promise((resolve) => setTimeout(resolve, 1500));
+    await waitFor("the prompt after Ctrl-C", atPrompt);
+    tmux("resize-window", "-t", "main", "-x", "100", "-y", "30");
     keys("echo $((6*7)) in the guest", "Enter");
     await waitFor("the guest's answer", () => /^42 in the guest/m.test(screen()));
-    keys("C-]");
+    keys("exit", "Enter");
     await ended();
     expect(exitStatus()).toBe(0);
     expect(await settings("after")).toBe(before);
@@ -79,15 +80,19 @@ describe.skipIf(!hasTmux)("an interactive session in a terminal", () => {
     expect(await settings("after")).toBe(before);
   });
 
-  it("gives the terminal back on Ctrl-C while a guest hangs at boot", async () => {
+  it.each([
+    ["Ctrl-C", "C-c", 130],
+    ["Ctrl-]", "C-]", 0],
+  ])("gives the terminal back on %s while a guest hangs at boot", async (_name, key, status) => {
     const kernel = path.join(folder, "kernel");
     writeFileSync(kernel, tinyKernel(endlessLoop));
     const before = await settings("before");
     await start("run", "--kernel", kernel);
-    await new Promise((resolve) => setTimeout(resolve, 3000));
-    keys("C-c");
+    await waitFor("the guest's process", () => existsSync(path.join(folder, "domlab/domains/kernel/running")));
+    await new Promise((resolve) => setTimeout(resolve, 1000));
+    keys(key);
     await ended();
-    expect(exitStatus()).toBe(130);
+    expect(exitStatus()).toBe(status);
     expect(await settings("after")).toBe(before);
   });
 

@@ -40,6 +40,23 @@ describe("escape keys", () => {
     expect(keys.feed(bytes("\x03"), DOUBLE_INTERRUPT_MS).end).toBe("interrupt");
   });
 
+  it("takes the terminal's own answers for no keys", () => {
+    for (const pieces of [["\x1b[12;40R"], ["\x1b", "[12", ";40R"]]) {
+      const keys = readyKeys();
+      keys.feed(bytes("\x03"), 0);
+      keys.guestPrinted();
+      for (const piece of pieces) keys.feed(bytes(piece), 10);
+      expect(keys.feed(bytes("\x03"), 20).end).toBe("interrupt");
+    }
+  });
+
+  it("takes a key after a control sequence for a key", () => {
+    const keys = readyKeys();
+    keys.feed(bytes("\x03"), 0);
+    keys.feed(bytes("\x1b[Ax"), 10);
+    expect(keys.feed(bytes("\x03"), 20).end).toBeUndefined();
+  });
+
   it("ends at two Ctrl-C in one read", () => {
     const result = readyKeys().feed(bytes("\x03\x03"), 0);
     expect(text(result.forward)).toBe("\x03");

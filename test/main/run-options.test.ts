@@ -30,6 +30,7 @@ describe("options of run", () => {
     { kernel: "" },
     { initrd: "" },
     { exec: "a\0b" },
+    { exec: "true", initrd: "i", cmdline: "console=hvc0 rdinit=/bin/sh" },
     { image: "debian-shell", kernel: "k", initrd: "i" },
   ])("refuses %j in one line", (raw) => {
     let caught: unknown;

@@ -5,7 +5,7 @@
  * the address of its first byte in this memory, so aliases share it; a cache of linear addresses (flushed with the
  * TLB) serves returns, indirect jumps and jumps between pages. Within a page, jumps link to their target's record.
  */
-import { decode, decodedLength, decodeEnds, fuseWithPrevious } from "./decode";
+import { decode, decodedLength, decodeEnds, fuseWithPrevious, mergeRecords } from "./decode";
 import { raise } from "./fault";
 import { currentRip, jumpTo as setRip } from "./flow";
 import { OP_COLD_JUMP, OP_CROSS, OP_HOT_FIRST, OP_JMP, OP_RESYNC, OP_STOP, OP_STOPPED } from "./generated/opcodes";
@@ -194,6 +194,7 @@ function decodeBlock(page: u32, offset: u32): u32 {
     if (decodeEnds) break;
   }
   store<u32>(POOL_NEXT, out);
+  mergeRecords(start, out);
   remember(page + offset, start);
   return start;
 }
@@ -267,7 +268,7 @@ export function afterJump(ip: u32): u32 {
 }
 
 /** Ends the run before the instruction at record `ip`'s offset. */
-export function stopHere(ip: u32, unused: u32): void {
+export function stopHere(ip: u32): void {
   store<i32>(LEFT, load<i32>(LEFT) - <i32>load<u16>(ip, R_COUNT));
   setRip(currentRip(ip));
 }

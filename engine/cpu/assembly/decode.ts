@@ -8,6 +8,8 @@ import {
   FUSE,
   FUSE_CONDITION,
   HAS_MODRM,
+  MERGE_KEYS,
+  MERGE_RESULTS,
   NODES,
   OP_ADDRESS,
   OP_ADDRESS_SEGMENT,
@@ -28,6 +30,7 @@ import {
   ROW_SIZE,
 } from "./generated/opcodes";
 import {
+  LENGTH_FUSED,
   MODE,
   MODE_32,
   MODE_64,
@@ -78,6 +81,7 @@ const ROW_BYTE_REG: u32 = 16;
 const ROW_BYTE_RM: u32 = 32;
 const ROW_CONDITION: u32 = 64;
 const SCHEME_MODRM: u32 = 1;
+const MERGE_MASK: u32 = 2047;
 const SCHEME_SWAPPED: u32 = 2;
 const SCHEME_OPCODE: u32 = 3;
 const SCHEME_ACCUMULATOR: u32 = 4;
@@ -553,5 +557,34 @@ export function fuseWithPrevious(previous: u32, jump: u32): bool {
   store<u32>(previous, load<u32>(jump, R_IMM_HIGH), R_IMM_HIGH);
   store<u32>(previous, 0, R_LINK);
   store<u16>(previous, load<u16>(jump, R_COUNT), R_COUNT);
+  store<u8>(previous, load<u8>(previous, R_LENGTH) | LENGTH_FUSED, R_LENGTH);
   return true;
+}
+
+/** The operation that does `first` and then `second`, or 0. The hash is that of generate/sequences.ts. */
+function merged(first: u32, second: u32): u32 {
+  const key = first | (second << 16);
+  for (let slot = (first * 31 + second * 7) & MERGE_MASK; ; slot = (slot + 1) & MERGE_MASK) {
+    const found = load<u32>(MERGE_KEYS + (slot << 2));
+    if (found == key) return load<u16>(MERGE_RESULTS + (slot << 1));
+    if (found == 0) break;
+  }
+  return 0;
+}
+
+/** Gives the first record of each known sequence in a finished block the operation that executes them all. */
+export function mergeRecords(start: u32, end: u32): void {
+  let head = start;
+  let op = <u32>load<u16>(head);
+  for (let record = start + RECORD; record < end; record += RECORD) {
+    const second = <u32>load<u16>(record);
+    const result = merged(op, second);
+    if (result != 0) {
+      store<u16>(head, <u16>result);
+      op = result;
+    } else {
+      head = record;
+      op = second;
+    }
+  }
 }

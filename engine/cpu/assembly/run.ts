@@ -3,7 +3,6 @@ import { decodeStep, enter, linearRip, resetCode } from "./code";
 import { DELIVER_EXTERNAL, deliver, deliverSingleStep, handleFault, takeDelivered } from "./exception";
 import { registerHandlers } from "./generated/handlers";
 import { exec } from "./generated/interpreter";
-import { OP_FUSED_FIRST } from "./generated/opcodes";
 import {
   CUR,
   EFLAGS,
@@ -20,7 +19,7 @@ import {
   KICK,
   LEFT,
   R_COUNT,
-  R_OP,
+  R_LENGTH,
   REMAINING,
   RIP,
   SHADOW,
@@ -116,7 +115,7 @@ export function run(budget: i32): u32 {
 export function resume(): u32 {
   const record = load<u32>(CUR);
   if (record != 0) {
-    const fused: i32 = <u32>load<u16>(record, R_OP) >= OP_FUSED_FIRST ? 1 : 0;
+    const fused: i32 = load<u8>(record, R_LENGTH) >> 7;
     store<i32>(LEFT, load<i32>(LEFT) - <i32>load<u16>(record, R_COUNT) + 1 + fused);
   }
   if (load<u32>(SLICE) != 0 || load<i32>(LEFT) != 0) account();

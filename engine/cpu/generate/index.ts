@@ -6,9 +6,11 @@
  */
 import { INSTRUCTIONS } from "../table/index.ts";
 import type { Row } from "../table/rows.ts";
+import { baseCases } from "./cases.ts";
 import { BRANCHES, FUSED_CONDITIONS, fusedForms, Operations, SCHEME, SIZES, shapeOf } from "./forms.ts";
 import { COMMON_IMPORTS } from "./imports.ts";
 import { interpreterSource } from "./interpreter.ts";
+import { mergeTable, resolveSequences } from "./sequences.ts";
 import { TEMPLATES } from "./templates.ts";
 import { buildTree } from "./tree.ts";
 
@@ -170,6 +172,9 @@ export function generate(modules: HandlerModules): GeneratedFile[] {
     fuse[hot] = fusedBase + index * FUSED_CONDITIONS.length;
   });
   const conditions = Array.from({ length: 16 }, (_, cc) => FUSED_CONDITIONS.indexOf(cc) & 0xff);
+  const cases = baseCases(FIXED, generator.operations.hot, fused);
+  const { sequences, merges } = resolveSequences(cases);
+  const { keys, results } = mergeTable(merges);
   const opcodes = [
     "// Generated from engine/cpu/table by engine/cpu/generate. Do not edit.\n",
     ...FIXED.map((name, index) => `export const OP_${name.toUpperCase()}: u32 = ${index};\n`),
@@ -190,11 +195,13 @@ export function generate(modules: HandlerModules): GeneratedFile[] {
     ),
     data("FUSE", "u16", fuse),
     data("FUSE_CONDITION", "u8", conditions),
+    data("MERGE_KEYS", "u32", keys),
+    data("MERGE_RESULTS", "u16", results),
   ].join("");
   return [
     { name: "opcodes.ts", text: opcodes },
     { name: "handlers.ts", text: handlersSource(generator, modules) },
-    { name: "interpreter.ts", text: interpreterSource(FIXED, generator.hotBase, generator.operations.hot, fused) },
+    { name: "interpreter.ts", text: interpreterSource(cases, sequences) },
   ];
 }
 
