@@ -69,6 +69,8 @@ export const grantCopy = defineStruct({
   destRef: "ulong",
   destDomid: "u16",
   destOffset: "u16",
+  /** Takes no room: the two inner structs end where a long could begin. */
+  destEnd: ["ulong", 0],
   len: "u16",
   flags: "u16",
   status: "i16",

@@ -1,6 +1,6 @@
 /** Zstandard frames: where they end is read here (RFC 8878, section 3.1), the decoding is a library's. */
 
-import { Decompress } from "fzstd";
+import { Decompress, decompress } from "fzstd";
 
 export type ZstdFailure = "truncated" | "corrupt" | "too-large";
 
@@ -18,12 +18,40 @@ const SKIPPABLE_MAGIC = 0x184d2a50;
 const MAGIC_SIZE = 4;
 const DICTIONARY_ID_SIZES = [0, 1, 2, 4] as const;
 const CONTENT_SIZE_SIZES = [0, 2, 4, 8] as const;
+const BLOCK_HEADER_SIZE = 3;
 const BLOCK_RLE = 1;
+const BLOCK_COMPRESSED = 2;
+const LAST_BLOCK = 1;
+/** Greatest output of a compressed block. */
+const BLOCK_MAXIMUM = 128 * 1024;
+const CHECKSUM_SIZE = 4;
+/** The end of a marked frame: a block of as many zeros as a block can have, and an uncompressed one, a single byte 1. */
+const WIPE_HEADER = (BLOCK_MAXIMUM << 3) | (BLOCK_RLE << 1);
+const MARKER = [
+  WIPE_HEADER & 0xff,
+  (WIPE_HEADER >>> 8) & 0xff,
+  WIPE_HEADER >>> 16,
+  0,
+  (1 << 3) | LAST_BLOCK,
+  0,
+  0,
+  1,
+] as const;
 /** The library is fed in steps of this many bytes, so that an oversized output is noticed early. */
 const FEED_STEP = 256 * 1024;
 
-/** Position behind the frame that starts at `start`. */
-function frameEnd(bytes: Uint8Array, start: number): number {
+interface Frame {
+  /** Position behind it. */
+  readonly end: number;
+  /** Positions of the last block's header and behind that block. */
+  readonly lastBlock: number;
+  readonly blocksEnd: number;
+  /** It certainly decompresses to no more than that many bytes. */
+  readonly bound: number;
+}
+
+/** Walks over the blocks of the frame that starts at `start`. */
+function readFrame(bytes: Uint8Array, start: number): Frame {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   let at = start + MAGIC_SIZE;
   const descriptor = bytes[at++];
@@ -33,19 +61,51 @@ function frameEnd(bytes: Uint8Array, start: number): number {
   at += singleSegment ? 0 : 1;
   at += DICTIONARY_ID_SIZES[descriptor & 3] as number;
   at += singleSegment && sizeFlag === 0 ? 1 : (CONTENT_SIZE_SIZES[sizeFlag] as number);
-  let last = false;
-  while (!last) {
-    if (at + 3 > bytes.length) throw new ZstdError("truncated");
+  let lastBlock = at;
+  let bound = 0;
+  for (let last = false; !last; ) {
+    if (at + BLOCK_HEADER_SIZE > bytes.length) throw new ZstdError("truncated");
     const header = view.getUint16(at, true) | ((bytes[at + 2] as number) << 16);
-    last = (header & 1) !== 0;
-    at += 3 + (((header >>> 1) & 3) === BLOCK_RLE ? 1 : header >>> 3);
+    const type = (header >>> 1) & 3;
+    const size = header >>> 3;
+    last = (header & LAST_BLOCK) !== 0;
+    lastBlock = at;
+    bound += type === BLOCK_COMPRESSED ? BLOCK_MAXIMUM : size;
+    at += BLOCK_HEADER_SIZE + (type === BLOCK_RLE ? 1 : size);
   }
-  at += (descriptor & 4) !== 0 ? 4 : 0;
-  if (at > bytes.length) throw new ZstdError("truncated");
-  return at;
+  const end = at + ((descriptor & 4) !== 0 ? CHECKSUM_SIZE : 0);
+  if (end > bytes.length) throw new ZstdError("truncated");
+  return { end, lastBlock, blocksEnd: at, bound };
 }
 
-function decodeFrame(frame: Uint8Array, room: number, chunks: Uint8Array[]): number {
+/**
+ * Decodes a frame into one buffer. The library's other way moves its window, up to 128 MiB, at every block, which takes
+ * ten times as long for a kernel; but this way it does not tell the length. So the frame gets an end that can be found:
+ * zeros, over whatever the library left behind its output, and a byte 1, which is then the last one in the buffer.
+ */
+function decodeWhole(bytes: Uint8Array, start: number, frame: Frame): Uint8Array {
+  const marked = new Uint8Array(frame.end - start + MARKER.length);
+  const blocks = frame.blocksEnd - start;
+  marked.set(bytes.subarray(start, frame.blocksEnd));
+  const lastHeader = frame.lastBlock - start;
+  marked[lastHeader] = (marked[lastHeader] as number) & ~LAST_BLOCK;
+  marked.set(MARKER, blocks);
+  marked.set(bytes.subarray(frame.blocksEnd, frame.end), blocks + MARKER.length);
+  const buffer = new Uint8Array(frame.bound + BLOCK_MAXIMUM + 1);
+  // The library compares its buffer with a number by ==, which would make a text of all its bytes.
+  Object.defineProperty(buffer, Symbol.toPrimitive, { value: () => Number.NaN });
+  try {
+    decompress(marked, buffer);
+  } catch {
+    throw new ZstdError("corrupt");
+  }
+  const length = buffer.lastIndexOf(1) - BLOCK_MAXIMUM;
+  if (length < 0) throw new ZstdError("corrupt");
+  return buffer.subarray(0, length);
+}
+
+/** Decodes a frame piece by piece, for one whose bound is beyond what is accepted. */
+function decodeStream(frame: Uint8Array, room: number, chunks: Uint8Array[]): number {
   let total = 0;
   const decoder = new Decompress((chunk) => {
     total += chunk.length;
@@ -80,9 +140,15 @@ export function decodeZstd(bytes: Uint8Array, start: number, limit: number): { d
       at += 8 + view.getUint32(at + 4, true);
       if (at > bytes.length) throw new ZstdError("truncated");
     } else if (magic === ZSTD_MAGIC) {
-      const end = frameEnd(bytes, at);
-      total += decodeFrame(bytes.subarray(at, end), limit - total, chunks);
-      at = end;
+      const frame = readFrame(bytes, at);
+      if (frame.bound <= limit - total) {
+        const data = decodeWhole(bytes, at, frame);
+        chunks.push(data);
+        total += data.length;
+      } else {
+        total += decodeStream(bytes.subarray(at, frame.end), limit - total, chunks);
+      }
+      at = frame.end;
     } else {
       break;
     }

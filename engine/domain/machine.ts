@@ -6,8 +6,8 @@ import { type EntryState, loadImage, prepareImage } from "../builder/build.ts";
 import { FRAMES } from "../cpu/assembly/layout.ts";
 import { loadCore } from "../cpu/vcpu.ts";
 import { ConsoleBackend } from "../device/console/backend.ts";
-import { OUTPUT_HIGH_WATERMARK } from "../device/console/protocol.ts";
 import { LogFile } from "../device/console/log-file.ts";
+import { OUTPUT_HIGH_WATERMARK } from "../device/console/protocol.ts";
 import { ConsoleRing } from "../device/console/ring.ts";
 import { EventDelivery } from "../hypervisor/event-delivery.ts";
 import {

@@ -58,6 +58,7 @@ function populateExtent(domain: Domain, first: number, order: number): boolean {
   return true;
 }
 
+/** Gives a RAM frame back. Its contents are gone then, decoded code among them: the caller calls flushCode. */
 function releaseFrame(domain: Domain, frame: number): boolean {
   const entry = domain.physmap.get(frame);
   if (entry === undefined || !domain.ram.isRam(entry.offset)) return false;
@@ -89,7 +90,7 @@ function decreaseReservation(vcpu: VcpuContext, pointer: bigint, startExtent: nu
     if (released < 1 << reservation.order) break;
     done++;
   }
-  vcpu.cpu.flushTlb();
+  vcpu.cpu.flushCode();
   return startExtent + done;
 }
 
@@ -127,9 +128,10 @@ function addToPhysmap(vcpu: VcpuContext, pointer: bigint): number {
   } else {
     moveSpecial(domain, fileOffset(source), target);
   }
-  releaseFrame(domain, target);
+  const released = releaseFrame(domain, target);
   domain.physmap.map(gfn(target), fileOffset(source));
-  vcpu.cpu.flushTlb();
+  if (released) vcpu.cpu.flushCode();
+  else vcpu.cpu.flushTlb();
   return 0;
 }
 
@@ -149,7 +151,7 @@ function removeFromPhysmap(vcpu: VcpuContext, pointer: bigint): number {
   const entry = domain.physmap.get(frame);
   if (entry === undefined || isSpecial(frame)) return -Errno.EINVAL;
   if (!releaseFrame(domain, frame)) domain.physmap.unmap(gfn(frame));
-  vcpu.cpu.flushTlb();
+  vcpu.cpu.flushCode();
   return 0;
 }
 

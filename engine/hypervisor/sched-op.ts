@@ -24,7 +24,10 @@ function shutdown(vcpu: VcpuContext, pointer: bigint): number {
   const args = vcpu.copy.readStruct(pointer, abi.schedShutdown);
   if (args === undefined) return -Errno.EFAULT;
   if (args.reason === abi.ShutdownReason.suspend) return SUSPEND_CANCELLED;
-  const unknown: Shutdown = { reason: "crash", cause: `the guest stopped itself for an unknown reason, ${args.reason}` };
+  const unknown: Shutdown = {
+    reason: "crash",
+    cause: `the guest stopped itself for an unknown reason, ${args.reason}`,
+  };
   vcpu.domain.shutdown = SHUTDOWNS.get(args.reason) ?? unknown;
   return 0;
 }

@@ -87,7 +87,8 @@ export class VcpuContext {
    * comes due while the guest runs its user mode is made up for later (see checkTime).
    */
   writeTimeArea(): boolean {
-    const done = this.timeArea === 0n || this.copy.write(this.timeArea, encodeTimeInfo(this.timeVersion, this.tscOffset));
+    const done =
+      this.timeArea === 0n || this.copy.write(this.timeArea, encodeTimeInfo(this.timeVersion, this.tscOffset));
     this.timeAreaStale = !done && this.cpu.cpl !== 0;
     return done;
   }

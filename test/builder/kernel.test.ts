@@ -58,6 +58,27 @@ describe("decompression", () => {
     }
   });
 
+  it("reads zstd blocks of every kind up to the last byte, zeros and ones included", async () => {
+    const block = (type: number, size: number, last: boolean): number[] => {
+      const header = (size << 3) | (type << 1) | (last ? 1 : 0);
+      return [header & 0xff, (header >>> 8) & 0xff, header >>> 16];
+    };
+    // Frame header: no checksum, no content size, a window of 1 MiB.
+    const head = [0x28, 0xb5, 0x2f, 0xfd, 0x00, 0x50];
+    const raw = [...block(0, 3, false), 1, 0, 1];
+    for (const tail of [
+      [...block(0, 2, true), 1, 0],
+      [...block(1, 1000, true), 1],
+      [...block(1, 1000, true), 0],
+      block(0, 0, true),
+    ]) {
+      const { data, end } = await decompressAt(Buffer.from([...head, ...raw, ...tail]), 0, LIMIT, "kernel");
+      const ending = tail.length === 5 ? [1, 0] : new Array(tail.length === 4 ? 1000 : 0).fill(tail.at(-1));
+      expect([...data]).toEqual([1, 0, 1, ...ending]);
+      expect(end).toBe(head.length + raw.length + tail.length);
+    }
+  });
+
   it("names compressions it cannot read", async () => {
     await expect(decompressAt(Buffer.from("BZh91AY"), 0, LIMIT, "initrd")).rejects.toThrow(/initrd.*bzip2/);
   });
@@ -66,6 +87,20 @@ describe("decompression", () => {
 describe("kernel files", () => {
   const elf = makeElf();
   const packed = storeLz4(elf);
+
+  it("accepts a 32-bit ELF, bare and packed, and refuses it cut anywhere", async () => {
+    const small = makeElf32();
+    for (const file of [small, makeBzImage(storeLz4(small), small.length)]) {
+      const { segments, pvhEntry } = parseKernelElf(await extractKernel(file));
+      expect(segments).toMatchObject([{ address: 0x10_0000, fileSize: 64, memorySize: 0x2000 }]);
+      expect(pvhEntry).toBe(0x10_0010);
+    }
+    for (let length = 4; length < small.length; length++) {
+      expect(await codeOf(async () => parseKernelElf(small.subarray(0, length)))).toMatch(
+        /truncated-image|no-pvh-note/,
+      );
+    }
+  });
 
   it("accepts a bare ELF, a compressed ELF and a bzImage", async () => {
     for (const file of [elf, gzipSync(elf), packed, makeBzImage(packed, elf.length), makeBzImage(elf, elf.length)]) {

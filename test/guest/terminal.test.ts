@@ -41,10 +41,12 @@ const atPrompt = (): boolean => /root@domlab:~# *$/.test(screen().trimEnd());
 const ended = (): Promise<void> => waitFor("the end of domlab", () => /^status=\d+$/m.test(screen()));
 const exitStatus = (): number => Number(/^status=(\d+)$/m.exec(screen())?.[1]);
 
-beforeEach(() => {
+beforeEach(async () => {
   folder = mkdtempSync(path.join(os.tmpdir(), "domlab-tmux-"));
   socket = path.join(folder, "socket");
   tmux("-f", "/dev/null", "new-session", "-d", "-s", "main", "-x", "150", "-y", "50", "env PS1='host> ' sh");
+  // What is typed before the shell has set the terminal up is echoed in the wrong place.
+  await waitFor("the host's prompt", () => /^host> *$/.test(screen().trimEnd()));
 });
 afterEach(() => {
   tmux("kill-server");
