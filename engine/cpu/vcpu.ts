@@ -85,6 +85,14 @@ export interface VcpuOptions {
   readonly core: WebAssembly.Module;
   /** Monotonic clock in nanoseconds: the time stamp counter runs at 1 GHz. */
   readonly nanoseconds: () => number;
+  /** What stands behind the frame that the physmap marks PHYSMAP_DEVICE; without it reads give ones. */
+  readonly device?: DevicePage;
+}
+
+/** A page of registers in guest-physical memory: accesses of up to 4 bytes within it. */
+export interface DevicePage {
+  read(offset: number, size: number): number;
+  write(offset: number, size: number, value: number): void;
 }
 
 interface Core {
@@ -119,14 +127,19 @@ class WasmVcpu implements Vcpu {
   private readonly words: Uint32Array;
   private readonly wide: BigUint64Array;
 
-  constructor({ memory, core, nanoseconds }: VcpuOptions) {
+  constructor({ memory, core, nanoseconds, device }: VcpuOptions) {
     this.memory = memory;
     this.words = new Uint32Array(memory.buffer, 0, layout.CPUID_TABLE / 4 + layout.CPUID_MAX * 8);
     this.wide = new BigUint64Array(memory.buffer, 0, layout.SCRATCH / 8);
     const hostThrow = (): never => {
       throw FAULT;
     };
-    const host = { hostThrow, hostNanoseconds: nanoseconds };
+    const hostDevice = (offset: number, size: number, write: number, value: number): number => {
+      if (write === 0) return device?.read(offset, size) ?? 0xffffffff;
+      device?.write(offset, size, value >>> 0);
+      return 0;
+    };
+    const host = { hostThrow, hostNanoseconds: nanoseconds, hostDevice };
     const instance = new WebAssembly.Instance(core, { env: { memory }, host });
     this.core = instance.exports as unknown as Core;
     this.core.start();

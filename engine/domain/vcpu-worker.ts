@@ -1,18 +1,20 @@
 /** Entry point of the worker thread that owns a vCPU. */
 import { parentPort, workerData } from "node:worker_threads";
 import { FRAMES, PHYSMAP, PHYSMAP_FRAMES } from "../cpu/assembly/layout.ts";
-import { createVcpu, type Vcpu } from "../cpu/vcpu.ts";
+import { createVcpu, type DevicePage, type Vcpu } from "../cpu/vcpu.ts";
 import { cpuidEntries } from "../hypervisor/cpuid.ts";
 import { Domain } from "../hypervisor/domain.ts";
 import { createCpuMemory } from "../memory/cpu-memory.ts";
 import { COMMAND_STOP, CONTROL_COMMAND, CONTROL_EMERGENCY_TAKEN } from "../memory/frame-plan.ts";
 import { type Mapping, openGuestMemory } from "../memory/guest-memory.ts";
-import { domId } from "../memory/types.ts";
+import { domId, gfn } from "../memory/types.ts";
 import { pvhEntryState } from "./entry-state.ts";
 import { type Json, toJson } from "./json-state.ts";
 import { type LoopEnd, VcpuLoop } from "./vcpu-loop.ts";
 import type { WorkerInput, WorkerMessage } from "./worker-protocol.ts";
 
+/** The architectural place of the local APIC's registers, 0xfee00000. */
+const LOCAL_APIC_FRAME = 0xfee00;
 /** The guest's TSC counts nanoseconds. */
 const TSC_KHZ = 1_000_000;
 /** Bytes of console_io output that may be under way to the host's thread. */
@@ -67,7 +69,13 @@ function main(input: WorkerInput): void {
   });
   const start = performance.now();
   const clock = (): number => (performance.now() - start) * 1e6;
-  const vcpu = createVcpu({ memory: memory.mapping.memory, core: input.core, nanoseconds: clock });
+  // The guest runs only once the context exists.
+  const device: DevicePage = {
+    read: (offset, size) => context.apic.readPage(offset, size),
+    write: (offset, size, value) => context.apic.writePage(offset, size, value),
+  };
+  memory.physmap.mapDevice(gfn(LOCAL_APIC_FRAME));
+  const vcpu = createVcpu({ memory: memory.mapping.memory, core: input.core, nanoseconds: clock, device });
   vcpu.setCpuid(cpuidEntries({ vcpu: 0, domain: input.domain, tscKhz: TSC_KHZ }));
   vcpu.state = pvhEntryState(vcpu.state, input.entry);
   const domain = new Domain({

@@ -1,5 +1,6 @@
 /**
- * The local APIC of a vCPU in x2APIC mode (SDM volume 3, section 11.12), as far as a guest under Xen uses it.
+ * The local APIC of a vCPU (SDM volume 3, chapter 11), as far as a guest under Xen uses it: in x2APIC mode through MSRs,
+ * and with the same registers memory-mapped, because 32-bit kernels know no x2APIC.
  *
  * Linux sets up its Xen timer only on a processor with a local APIC, and sends itself inter-processor interrupts through
  * it (irq_work). Timer and local interrupt pins exist as registers and never fire: their work is done by event channels.
@@ -14,6 +15,7 @@ const TASK_PRIORITY = 0x08;
 const PROCESSOR_PRIORITY = 0x0a;
 const EOI = 0x0b;
 const LOGICAL_DESTINATION = 0x0d;
+const DESTINATION_FORMAT = 0x0e;
 const SPURIOUS = 0x0f;
 const IN_SERVICE = 0x10;
 const TRIGGER_MODE = 0x18;
@@ -21,6 +23,7 @@ const REQUESTED = 0x20;
 const ERROR_STATUS = 0x28;
 const LVT_CMCI = 0x2f;
 const COMMAND = 0x30;
+const COMMAND_HIGH = 0x31;
 const LVT_TIMER = 0x32;
 const LVT_ERROR = 0x37;
 const INITIAL_COUNT = 0x38;
@@ -43,6 +46,11 @@ export class LocalApic {
   private readonly inject: (vector: number) => void;
   /** Registers that merely keep what was written. */
   private readonly stored = new Map<number, bigint>();
+  /** Registers that only the memory-mapped form can write: in x2APIC mode the logical destination is fixed. */
+  private readonly pageOnly = new Map([
+    [LOGICAL_DESTINATION, 0],
+    [DESTINATION_FORMAT, 0xffffffff],
+  ]);
   private readonly requested = new Uint8Array(256);
   private serving: number | undefined;
 
@@ -137,6 +145,29 @@ export class LocalApic {
     this.requested[vector] = 0;
     this.serving = vector;
     this.inject(vector);
+  }
+
+  /** A 32-bit read of the register page: register n lies at offset n * 16. Other accesses are undefined; they give 0. */
+  readPage(offset: number, size: number): number {
+    if (size !== 4 || offset % 16 !== 0) return 0;
+    const register = offset >> 4;
+    const kept = this.pageOnly.get(register);
+    if (kept !== undefined) return kept;
+    if (register === COMMAND_HIGH) return Number((this.stored.get(COMMAND) ?? 0n) >> 32n);
+    const value = this.read(MSR_X2APIC + register) ?? 0n;
+    return Number(register === ID ? value << 24n : value & 0xffffffffn);
+  }
+
+  /** A 32-bit write to the register page; the upper half of the command register has a place of its own. */
+  writePage(offset: number, size: number, value: number): void {
+    if (size !== 4 || offset % 16 !== 0) return;
+    const register = offset >> 4;
+    if (this.pageOnly.has(register)) this.pageOnly.set(register, value >>> 0);
+    const low = BigInt(value >>> 0);
+    const command = this.stored.get(COMMAND) ?? 0n;
+    if (register === COMMAND_HIGH) this.stored.set(COMMAND, (command & 0xffffffffn) | ((low >> 24n) << 32n));
+    else if (register === COMMAND) this.write(MSR_X2APIC + COMMAND, (command & ~0xffffffffn) | low);
+    else this.write(MSR_X2APIC + register, register === EOI ? 0n : low);
   }
 
   private servingBits(group: number): bigint {

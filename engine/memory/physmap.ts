@@ -6,6 +6,8 @@ import { type FileOffset, fileOffset, type Gfn, gfn } from "./types.ts";
 
 /** Bit 0 of an entry: the guest may not write the frame. */
 const READ_ONLY = 1;
+/** An entry that is no address: the device page. */
+const DEVICE = 2;
 
 export interface PhysmapEntry {
   readonly offset: FileOffset;
@@ -48,6 +50,12 @@ export class Physmap {
     this.table[frame] = (this.base + offset) | (readOnly ? READ_ONLY : 0);
   }
 
+  /** Marks the frame whose accesses the vCPU's device page answers. */
+  mapDevice(frame: Gfn): void {
+    if (!this.covers(frame)) throw new RangeError(`no guest frame ${frame}`);
+    this.table[frame] = DEVICE;
+  }
+
   unmap(frame: Gfn): void {
     if (this.covers(frame)) this.table[frame] = 0;
   }
@@ -55,7 +63,7 @@ export class Physmap {
   /** What lies at a guest frame, or undefined. */
   get(frame: number): PhysmapEntry | undefined {
     const entry = this.covers(frame) ? this.table[frame] : 0;
-    if (entry === undefined || entry === 0) return undefined;
+    if (entry === undefined || entry === 0 || entry === DEVICE) return undefined;
     const readOnly = (entry & READ_ONLY) !== 0;
     return { offset: fileOffset(entry - (readOnly ? READ_ONLY : 0) - this.base), readOnly };
   }

@@ -163,8 +163,12 @@ export const STATIC_DATA = 0x100000;
 export const CODE_FLAG = 0x200000;
 /** u32 a page of this memory: generation of its decoded code. */
 export const CODE_GENERATION = 0x400000;
-/** u32 a guest frame: address in this memory, or 0 where nothing is mapped; bit 0 set = read-only. */
+/**
+ * u32 a guest frame: address in this memory, or 0 where nothing is mapped; bit 0 set = read-only. PHYSMAP_DEVICE alone:
+ * the frame is the device page, whose accesses the host answers.
+ */
 export const PHYSMAP = 0x800000;
+export const PHYSMAP_DEVICE = 2;
 export const PHYSMAP_FRAMES = 0x100000; // 4 GiB of guest-physical space
 /** Block entry hash, 16 bytes: u32 code address in this memory, u32 record, u32 generation, u32 mode. */
 export const ENTRY_HASH = 0xc00000;

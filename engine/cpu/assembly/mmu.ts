@@ -7,6 +7,7 @@
  */
 import { codeWritten } from "./code";
 import { pageFault, raiseError } from "./fault";
+import { hostDevice } from "./host";
 import {
   CODE_EPOCH,
   CODE_FLAG,
@@ -28,6 +29,7 @@ import {
   JUMP_CACHE,
   JUMP_ENTRIES,
   PHYSMAP,
+  PHYSMAP_DEVICE,
   PHYSMAP_FRAMES,
   TLB,
   TLB_ADDEND,
@@ -115,11 +117,23 @@ export function protectCode(page: u32): void {
   }
 }
 
+/** What a translation into the device page gives instead of an address: no memory reaches up there. */
+const DEVICE: u32 = 0xfffff000;
+
+function isDevice(pa: u64): bool {
+  return pa >> 12 < <u64>PHYSMAP_FRAMES && load<u32>(PHYSMAP + ((<u32>(pa >> 12)) << 2)) == PHYSMAP_DEVICE;
+}
+
+/** An address in this memory, 0 for the device page: what is not ordinary memory is not there for bulk accesses. */
+function ordinary(at: u32): u32 {
+  return at >= DEVICE ? 0 : at;
+}
+
 /** Address in this memory of a guest-physical address, 0 where nothing is; bit 0 of the frame means read-only. */
 function physical(pa: u64): u32 {
   if (pa >> 12 >= <u64>PHYSMAP_FRAMES) return 0;
   const frame = load<u32>(PHYSMAP + ((<u32>(pa >> 12)) << 2));
-  return frame == 0 ? 0 : frame | (<u32>pa & 0xffe);
+  return frame == 0 || frame == PHYSMAP_DEVICE ? 0 : frame | (<u32>pa & 0xffe);
 }
 
 function readEntry64(pa: u64): u64 {
@@ -271,7 +285,7 @@ function fill(a: u64, access: u32, user: bool, quiet: bool): u32 {
     pa = <u64>(<u32>a);
   }
   const frame = physical(pa & PAGE);
-  if (frame == 0) return 0;
+  if (frame == 0) return isDevice(pa) ? DEVICE | (<u32>a & 0xfff) : 0;
   const page = frame & ~0xfff;
   if ((frame & 1) != 0 && access == WRITE) return 0;
   if ((frame & 1) != 0 || load<u8>(CODE_FLAG + (page >> 12)) != 0) writable = false;
@@ -305,22 +319,22 @@ function isUser(): bool {
 
 /** Translates for an instruction fetch at the current privilege; 0 where no frame is. */
 export function resolveFetch(a: u64): u32 {
-  return resolve(a, EXECUTE, isUser());
+  return ordinary(resolve(a, EXECUTE, isUser()));
 }
 
 /** Translates at the current privilege without faulting (for the hypervisor). @returns 0 if it would fault. */
 export function translate(a: u64, write: bool): u32 {
-  return fill(a, write ? WRITE : READ, isUser(), true);
+  return ordinary(fill(a, write ? WRITE : READ, isUser(), true));
 }
 
 /** Address in this memory to read one page's part at `a`, or 0. */
 export function resolveRead(a: u64): u32 {
-  return resolve(a, READ, isUser());
+  return ordinary(resolve(a, READ, isUser()));
 }
 
 /** Address in this memory to write one page's part at `a`, or 0; decoded code there is dropped. */
 export function resolveWrite(a: u64): u32 {
-  const at = resolve(a, WRITE, isUser());
+  const at = ordinary(resolve(a, WRITE, isUser()));
   if (at != 0 && load<u8>(CODE_FLAG + (at >> 12)) != 0) codeWritten(at);
   return at;
 }
@@ -332,6 +346,7 @@ function crosses(a: u64, size: u32): bool {
 }
 
 function readAt(at: u32, size: u32): u64 {
+  if (at >= DEVICE) return hostDevice(at & 0xfff, size, false, 0);
   if (at == 0) return size == 8 ? 0xffffffffffffffff : ((<u64>1) << (size << 3)) - 1;
   if (size == 8) return load<u64>(at);
   if (size == 4) return load<u32>(at);
@@ -347,7 +362,7 @@ function readSlow(a: u64, size: u32, user: bool): u64 {
   let value: u64 = 0;
   for (let i: u32 = 0; i < size; i++) {
     const at = i < low ? first : second;
-    const byte: u64 = at == 0 ? 0xff : load<u8>(i < low ? at + i : at + i - low);
+    const byte: u64 = ordinary(at) == 0 ? 0xff : load<u8>(i < low ? at + i : at + i - low);
     value |= byte << (i << 3);
   }
   return value;
@@ -360,6 +375,10 @@ function wrapLinear(a: u64): u64 {
 
 function writeAt(at: u32, value: u64, size: u32): void {
   if (at == 0) return;
+  if (at >= DEVICE) {
+    hostDevice(at & 0xfff, size, true, <u32>value);
+    return;
+  }
   if (size == 8) store<u64>(at, value);
   else if (size == 4) store<u32>(at, <u32>value);
   else if (size == 2) store<u16>(at, <u16>value);
@@ -377,7 +396,7 @@ function writeSlow(a: u64, value: u64, size: u32, user: bool): void {
   const second = resolve(wrapLinear(a + low), WRITE, user);
   for (let i: u32 = 0; i < size; i++) {
     const at = i < low ? first : second;
-    if (at != 0) writeAt(i < low ? at + i : at + i - low, (value >> (i << 3)) & 0xff, 1);
+    if (ordinary(at) != 0) writeAt(i < low ? at + i : at + i - low, (value >> (i << 3)) & 0xff, 1);
   }
 }
 

@@ -106,6 +106,7 @@ export class Machine {
         throw new Fault();
       },
       hostNanoseconds: () => 0,
+      hostDevice: () => 0,
       abort: () => {
         throw new Error("the core aborted");
       },
