@@ -265,6 +265,8 @@ export const EXC_PF = 14;
 export const EXC_MF = 16;
 export const EXC_AC = 17;
 export const EXC_XM = 19;
+/** No exception: the running instruction stopped in its middle and is to be resumed. */
+export const EXC_RESTART = 256;
 
 export const CR0_PE = 1;
 export const CR0_MP = 2;

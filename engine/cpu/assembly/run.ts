@@ -1,12 +1,15 @@
 /** The run loop around the interpreter: budget, interrupts, single steps, and what follows a fault. */
 import { decodeStep, enter, linearRip, resetCode } from "./code";
 import { DELIVER_EXTERNAL, deliver, deliverSingleStep, handleFault, takeDelivered } from "./exception";
+import { currentRip, jumpTo as setRip } from "./flow";
 import { registerHandlers } from "./generated/handlers";
 import { exec } from "./generated/interpreter";
 import {
   CUR,
   EFLAGS,
   EXC_PENDING,
+  EXC_RESTART,
+  EXC_VECTOR,
   EXIT,
   EXIT_BUDGET,
   EXIT_NONE,
@@ -29,6 +32,9 @@ import { flushTlb } from "./mmu";
 
 /** Instructions between two looks at the interrupt line. */
 const SLICE_LIMIT: i32 = 4096;
+
+/** What a resumed repetition takes from the budget, without counting as instructions. */
+const RESTART_COST: i32 = 0x8000;
 
 /** Prepares the core: to be called once, before anything else. */
 export function start(): void {
@@ -119,6 +125,11 @@ export function resume(): u32 {
     store<i32>(LEFT, load<i32>(LEFT) - <i32>load<u16>(record, R_COUNT) + 1 + fused);
   }
   if (load<u32>(SLICE) != 0 || load<i32>(LEFT) != 0) account();
+  if (load<u32>(EXC_VECTOR) == EXC_RESTART) {
+    setRip(currentRip(record));
+    store<i32>(REMAINING, load<i32>(REMAINING) - RESTART_COST);
+    return loop();
+  }
   handleFault();
   const exit = load<u32>(EXIT);
   if (exit != EXIT_NONE) {

@@ -2,8 +2,10 @@
  * String instructions. A repeated one works through each page in bulk, and is restartable in the middle: registers
  * always say what is left when a fault or the end of a page interrupts it.
  */
+import { raise } from "./fault";
 import {
   EFLAGS,
+  EXC_RESTART,
   FLAG_DF,
   GPR,
   KIND_SUB,
@@ -95,6 +97,18 @@ function noWrap(register: u32, mask: u64, size: u32, count: u64): bool {
   return (load<u64>(register) & mask) + (count << size) <= mask;
 }
 
+/** Steps of a repeated instruction between two looks at interrupts and budget. */
+const PATIENCE: u32 = 0x10000;
+let patience: u32 = 0;
+
+/**
+ * Called after each step of a repeated instruction, with the registers saying what is left: now and then it leaves the
+ * instruction, to be resumed there, so that a count of 2^64 delays neither interrupts nor the end of the budget.
+ */
+function breathe(): void {
+  if (--patience == 0) raise(EXC_RESTART);
+}
+
 // --- MOVS --------------------------------------------------------------------------------------------------------
 
 function moveOne(ip: u32, size: u32, mask: u64): void {
@@ -144,6 +158,7 @@ export function movs(ip: u32): void {
     moveOne(ip, size, mask);
     return;
   }
+  patience = PATIENCE;
   for (let count = load<u64>(RCX) & mask; count != 0; ) {
     let n = moveBulk(ip, size, mask, count);
     if (n == 0) {
@@ -152,6 +167,7 @@ export function movs(ip: u32): void {
     }
     count -= n;
     setIndex(RCX, count, mask);
+    if (count != 0) breathe();
   }
 }
 
@@ -184,6 +200,7 @@ export function stos(ip: u32): void {
   const size = <u32>load<u8>(ip, R_SIZE);
   const mask = addressMask(ip);
   let count: u64 = repeats(ip) ? load<u64>(RCX) & mask : 1;
+  patience = PATIENCE;
   while (count != 0) {
     let n: u64 = repeats(ip) ? storeBulk(size, mask, count) : 0;
     if (n == 0) {
@@ -193,6 +210,7 @@ export function stos(ip: u32): void {
     }
     count -= n;
     if (repeats(ip)) setIndex(RCX, count, mask);
+    if (count != 0) breathe();
   }
 }
 
@@ -202,6 +220,7 @@ export function lods(ip: u32): void {
   const size = <u32>load<u8>(ip, R_SIZE);
   const mask = addressMask(ip);
   let count: u64 = repeats(ip) ? load<u64>(RCX) & mask : 1;
+  patience = PATIENCE;
   while (count != 0) {
     const value = get(linear(sourceSlot(ip), RSI, mask), size);
     if (size == 0) store<u8>(RAX, <u8>value);
@@ -210,6 +229,7 @@ export function lods(ip: u32): void {
     advance(RSI, stepOf(size), mask);
     count--;
     if (repeats(ip)) setIndex(RCX, count, mask);
+    if (count != 0) breathe();
   }
 }
 
@@ -237,6 +257,7 @@ export function scas(ip: u32): void {
   const mask = addressMask(ip);
   const again = repeats(ip);
   let count: u64 = again ? load<u64>(RCX) & mask : 1;
+  patience = PATIENCE;
   const x = accumulator(size);
   while (count != 0) {
     const y = get(linear(destinationSlot(), RDI, mask), size);
@@ -246,6 +267,7 @@ export function scas(ip: u32): void {
     if (!again) return;
     setIndex(RCX, count, mask);
     if (!goesOn(ip, x == y)) return;
+    if (count != 0) breathe();
   }
 }
 
@@ -254,6 +276,7 @@ export function cmps(ip: u32): void {
   const mask = addressMask(ip);
   const again = repeats(ip);
   let count: u64 = again ? load<u64>(RCX) & mask : 1;
+  patience = PATIENCE;
   while (count != 0) {
     const x = get(linear(sourceSlot(ip), RSI, mask), size);
     const y = get(linear(destinationSlot(), RDI, mask), size);
@@ -265,5 +288,6 @@ export function cmps(ip: u32): void {
     if (!again) return;
     setIndex(RCX, count, mask);
     if (!goesOn(ip, x == y)) return;
+    if (count != 0) breathe();
   }
 }
