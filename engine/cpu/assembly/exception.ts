@@ -239,7 +239,15 @@ export function deliver(vector: u32, hasError: bool, error: u32, kind: u32, next
   delivered = true;
 }
 
-/** Whether something was delivered since the last call: a software interrupt takes no single-step trap of its own. */
+/**
+ * Takes the single-step trap of the running instruction away. SYSCALL looks at TF when it is done: with TF in SFMASK
+ * the kernel sees no trap of its caller's stepping.
+ */
+export function suppressSingleStep(): void {
+  delivered = true;
+}
+
+/** Whether the instruction since the last call takes no single-step trap of its own: a delivery, or SYSCALL. */
 export function takeDelivered(): bool {
   const was = delivered;
   delivered = false;

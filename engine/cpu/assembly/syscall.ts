@@ -5,6 +5,7 @@
  * SYSRET follows AMD: a non-canonical RCX faults at level 3, when the instruction there is fetched.
  */
 
+import { suppressSingleStep } from "./exception";
 import { raise, raiseError } from "./fault";
 import { getFlags, setFlags } from "./flags";
 import { in64, isCanonical, jumpTo, nextRip } from "./flow";
@@ -16,6 +17,7 @@ import {
   EXC_UD,
   FLAG_IF,
   FLAG_RF,
+  FLAG_TF,
   FLAG_VM,
   GPR,
   MSR_CSTAR,
@@ -56,6 +58,7 @@ export function syscallEnter(ip: u32): void {
   }
   store<u64>(R11, (flags & ~FLAG_RF) as u64);
   setFlags(flags & ~(load<u32>(MSR_SFMASK) | FLAG_RF));
+  if ((load<u32>(MSR_SFMASK) & FLAG_TF) != 0) suppressSingleStep();
   enterFlat(selector, selector + 8, FLAT_CODE_64, 0);
   jumpTo(load<u64>(from64 ? MSR_LSTAR : MSR_CSTAR));
 }
