@@ -209,7 +209,7 @@ export function readState(memory: WebAssembly.Memory): CpuState {
 
 /** Resets what the state does not name: no record running, no fault under way, no lazy flags, no exit. */
 function clearTransient(view: DataView): void {
-  for (const at of [layout.CUR, layout.LAZY_KIND, layout.EXIT, layout.EXC_DEPTH, layout.CODE_DIRTY]) {
+  for (const at of [layout.CUR, layout.LAZY_KIND, layout.EXIT, layout.EXC_DEPTH]) {
     view.setUint32(at, 0, true);
   }
   view.setBigUint64(layout.GPR + layout.SLOT_ZERO, 0n, true);

@@ -77,7 +77,7 @@ function main(input: WorkerInput): void {
   memory.physmap.mapDevice(gfn(LOCAL_APIC_FRAME));
   const vcpu = createVcpu({ memory: memory.mapping.memory, core: input.core, nanoseconds: clock, device });
   vcpu.setCpuid(cpuidEntries({ vcpu: 0, domain: input.domain, tscKhz: TSC_KHZ }));
-  vcpu.state = pvhEntryState(vcpu.state, input.entry);
+  vcpu.state = pvhEntryState(input.entry);
   const domain = new Domain({
     id: domId(input.domain),
     memory,

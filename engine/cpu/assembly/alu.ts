@@ -130,10 +130,6 @@ function shiftFlags(r: u64, carry: u32, overflow: u32, bits: u32): void {
 }
 
 /** BSF and BSR define ZF only (from the source); the other flags are left as they were. */
-export function setBsfFlags(source: u64, shift: u32): void {
+export function setScanFlags(source: u64): void {
   setArith((getFlags() & ~FLAG_ZF) | (source == 0 ? FLAG_ZF : 0));
-}
-
-export function setBsrFlags(source: u64, shift: u32): void {
-  setBsfFlags(source, shift);
 }

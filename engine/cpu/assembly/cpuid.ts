@@ -45,9 +45,3 @@ export function completeInstruction(): void {
   store<u64>(RIP, (load<u64>(RIP) + length) & load<u64>(RIP_MASK));
   store<u32>(EXIT, EXIT_NONE);
 }
-
-/** Finishes an EXIT_CPUID with the four registers' values. */
-export function completeCpuid(a: u32, b: u32, c: u32, d: u32): void {
-  answer(a, b, c, d);
-  completeInstruction();
-}

@@ -1,7 +1,6 @@
 /** What the CPU core offers to TypeScript. */
 
 export { codeWritten, resetCode } from "./code";
-export { completeCpuid } from "./cpuid";
 export { materialize } from "./flags";
 export { flushTlb, translate } from "./mmu";
 export { completeMsrRead, completeMsrWrite } from "./msr";

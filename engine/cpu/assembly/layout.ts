@@ -41,8 +41,6 @@ export const TLB = 0x112c;
 export const JUMP_TAG = 0x1130;
 /** u32 execution mode: MODE_*. */
 export const MODE = 0x1138;
-/** u32 set when a write hit decoded code, so that records after the running one may be stale. */
-export const CODE_DIRTY = 0x113c;
 /** u32 why exec() returned: EXIT_*. */
 export const EXIT = 0x1140;
 /** u32 one-instruction shadow after STI or a load of SS: interrupts wait. */
@@ -67,14 +65,10 @@ export const IRQ_INJECT = 0x1178;
 export const KICK = 0x117c;
 /** u32 0xffffffff in 16/32-bit code (mask for RIP), u64. */
 export const RIP_MASK = 0x1180;
-/** u32 guest RAM frames in the physmap (frames above it may be mapped specially). */
-export const FRAME_COUNT = 0x1188;
 /** u32 next free byte of the code pool. */
 export const POOL_NEXT = 0x118c;
 /** u32 bumped by every TLB flush and code invalidation. */
 export const CODE_EPOCH = 0x1190;
-/** u32 non-zero: RDTSC counts instructions (deterministic mode). */
-export const TSC_DETERMINISTIC = 0x1194;
 /** i32 instructions left of the whole run, and u32 the part of them given to exec(). */
 export const REMAINING = 0x1198;
 export const SLICE = 0x119c;
@@ -157,8 +151,7 @@ export const TLB_X = 24;
 export const JUMP_CACHE = 0x40000;
 export const JUMP_ENTRIES = 8192;
 export const JUMP_MASK = 0x1fff0;
-/** AssemblyScript's own static data starts here (asc --memoryBase). */
-export const STATIC_DATA = 0x100000;
+// 0x100000 … 0x1fffff: static data of the core (asc --memoryBase, in build.mjs).
 /** u8 a page of this memory: 1 while records decoded from it exist. */
 export const CODE_FLAG = 0x200000;
 /** u32 a page of this memory: generation of its decoded code. */
@@ -227,7 +220,6 @@ export const EXIT_PORT = 4; // A = port, B = bytes | 16 for OUT; RIP still at th
 export const EXIT_MSR_READ = 5; // A = ECX; RIP still at the instruction
 export const EXIT_MSR_WRITE = 6; // A = ECX, C = value; RIP still at the instruction
 export const EXIT_SHUTDOWN = 7; // triple fault
-export const EXIT_CPUID = 8; // A = leaf, B = subleaf, for leaves no table entry answers; RIP still at the instruction
 
 export const KIND_EXPLICIT = 0; // everything in EFLAGS
 export const KIND_SUB = 1; // A - B
@@ -263,7 +255,6 @@ export const EXC_SS = 12;
 export const EXC_GP = 13;
 export const EXC_PF = 14;
 export const EXC_MF = 16;
-export const EXC_AC = 17;
 export const EXC_XM = 19;
 /** No exception: the running instruction stopped in its middle and is to be resumed. */
 export const EXC_RESTART = 256;

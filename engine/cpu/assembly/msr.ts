@@ -29,7 +29,6 @@ import {
   EXIT_MSR_READ,
   EXIT_MSR_WRITE,
   GPR,
-  ICOUNT,
   MSR_APIC_BASE,
   MSR_CSTAR,
   MSR_KERNEL_GS_BASE,
@@ -47,7 +46,6 @@ import {
   R_LENGTH,
   SLOT_FS,
   SLOT_GS,
-  TSC_DETERMINISTIC,
 } from "./layout";
 import { flushTlb } from "./mmu";
 
@@ -62,9 +60,8 @@ const CR4_PCE: u64 = 0x100;
 
 // --- time stamp counter -----------------------------------------------------------------------------------------
 
-/** Time stamp counter as the guest sees it; retired instructions in deterministic mode. */
+/** Time stamp counter as the guest sees it. */
 export function readTsc(): u64 {
-  if (load<u32>(TSC_DETERMINISTIC)) return load<u64>(ICOUNT);
   return hostTsc() + load<u64>(MSR_TSC_OFFSET);
 }
 
@@ -231,7 +228,7 @@ export function writeMsr(ip: u32): void {
     checkValue(msr, value);
     store<u64>(word, value);
   } else if (msr == 0x10) {
-    if (!load<u32>(TSC_DETERMINISTIC)) store<u64>(MSR_TSC_OFFSET, value - hostTsc());
+    store<u64>(MSR_TSC_OFFSET, value - hostTsc());
   } else if (!isInert(msr)) {
     exitTo(ip, EXIT_MSR_WRITE, msr, value);
     return;

@@ -2,11 +2,6 @@
 import { OP_ADDRESS } from "./generated/opcodes";
 import { GPR, MODE, MODE_64, R_A, R_BASE, R_DISP, R_IMM, R_INDEX, R_OP, R_SCALE, SLOT_TEMP } from "./layout";
 
-/** Byte offset of general register `n` in the register file. */
-export function regOff(n: u32): u32 {
-  return n << 3;
-}
-
 /** Linear address of the record's memory operand. */
 export function ea(ip: u32): u64 {
   return (

@@ -383,12 +383,12 @@ function doubleShift(left: boolean): Template {
 }
 
 const bitScan =
-  (name: string, count: string): Template =>
+  (count: string): Template =>
   (pattern, size) => {
     if (size === 0 || (pattern !== "rr" && pattern !== "rm")) return undefined;
     const source = pattern === "rr" ? `const y: u64 = ${reg(size, "R_B")};` : lines(address, loadMemory(size, "y"));
     // A zero source leaves the destination as it was (also the upper half of a 64-bit register).
-    return lines(source, `if (y != 0) { ${setReg(size, "R_A", count)} }`, `set${name}Flags(y, ${shiftOf(size)});`);
+    return lines(source, `if (y != 0) { ${setReg(size, "R_A", count)} }`, "setScanFlags(y);");
   };
 
 const nop: Template = (pattern) => (["", "r", "m", "rr"].includes(pattern) ? "" : undefined);
@@ -440,8 +440,8 @@ export const TEMPLATES: Readonly<Record<string, Template>> = {
   cwd,
   shld: doubleShift(true),
   shrd: doubleShift(false),
-  bsf: bitScan("Bsf", "ctz<u64>(y)"),
-  bsr: bitScan("Bsr", "63 - clz<u64>(y)"),
+  bsf: bitScan("ctz<u64>(y)"),
+  bsr: bitScan("63 - clz<u64>(y)"),
   nop,
 };
 

@@ -137,7 +137,6 @@ export class Machine {
     for (let frame = 0; frame < RAM / 4096; frame++) {
       this.view.setUint32(layout.PHYSMAP + frame * 4, layout.FRAMES + frame * 4096, true);
     }
-    this.view.setUint32(layout.FRAME_COUNT, RAM / 4096, true);
     this.physical64(PML4, PDPT | PRESENT | WRITABLE | USER);
     this.physical64(PDPT, DIRECTORY | PRESENT | WRITABLE | USER);
     this.physical64(DIRECTORY + 8, TABLES | PRESENT | WRITABLE | USER);
