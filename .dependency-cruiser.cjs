@@ -9,7 +9,7 @@ const layers = {
   hypervisor: ["abi", "memory", "cpu"],
   xenstore: ["abi", "memory"],
   device: ["abi", "memory", "xenstore"],
-  disk: ["device"],
+  disk: ["abi", "memory", "device"],
   network: ["device"],
   builder: ["abi", "memory"],
   trace: ["abi"],

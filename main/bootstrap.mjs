@@ -43,7 +43,12 @@ function check() {
 }
 
 /** Commands that tests call, with the Debian package of each. Without them their tests are skipped and say so. */
-const testTools = [["tmux", "tmux"]];
+const testTools = [
+  ["tmux", "tmux"],
+  ["nbdkit", "nbdkit"],
+  ["qemu-nbd", "qemu-utils"],
+  ["mke2fs", "e2fsprogs"],
+];
 
 function onPath(command) {
   return (process.env.PATH ?? "").split(path.delimiter).some((folder) => existsSync(path.join(folder, command)));

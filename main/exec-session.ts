@@ -1,5 +1,5 @@
 import { type ExecEvent, ExecStreamParser } from "../engine/device/console/exec-stream.ts";
-import type { DomainConsole } from "../engine/domain/start.ts";
+import type { DomainConsole } from "../engine/domain/guest.ts";
 import type { Progress } from "./progress.ts";
 import { PromptWatch } from "./prompt-watch.ts";
 import { writeAll } from "./write-all.ts";

@@ -1,4 +1,4 @@
-import type { DomainConsole } from "../engine/domain/start.ts";
+import type { DomainConsole } from "../engine/domain/guest.ts";
 import { DOUBLE_INTERRUPT_MS, EscapeKeys } from "./escape-keys.ts";
 import type { Progress } from "./progress.ts";
 import { PromptWatch } from "./prompt-watch.ts";

@@ -30,6 +30,8 @@ export const ChannelStatus = { closed: 0, unbound: 1, interdomain: 2, pirq: 3, v
 export const bindInterdomain = defineStruct({ remoteDom: "u16", remotePort: "u32", localPort: "u32" });
 /** struct evtchn_bind_virq { uint32_t virq, vcpu; evtchn_port_t port; }; */
 export const bindVirq = defineStruct({ virq: "u32", vcpu: "u32", port: "u32" });
+/** struct evtchn_bind_pirq { uint32_t pirq, flags; evtchn_port_t port; }; */
+export const bindPirq = defineStruct({ pirq: "u32", flags: "u32", port: "u32" });
 /** struct evtchn_close, evtchn_send and evtchn_unmask { evtchn_port_t port; }; */
 export const portOnly = defineStruct({ port: "u32" });
 /** struct evtchn_alloc_unbound { domid_t dom, remote_dom; evtchn_port_t port; }; */

@@ -22,7 +22,21 @@ export const GRANT_TABLE_FRAMES = 32;
 /** struct grant_entry_v1 { uint16_t flags; domid_t domid; uint32_t frame; }; */
 export const grantEntryV1 = defineStruct({ flags: "u16", domid: "u16", frame: "u32" });
 export const GRANTS_PER_FRAME_V1 = 512;
+/** Types of an entry, in the low bits of its flags. */
 export const GTF_PERMIT_ACCESS = 1;
+export const GTF_ACCEPT_TRANSFER = 2;
+export const GTF_TYPE_MASK = 3;
+/** Of a permit_access entry: the peer may not write; the peer has it mapped for reading, or writing. */
+export const GTF_READONLY = 1 << 2;
+export const GTF_READING = 1 << 3;
+export const GTF_WRITING = 1 << 4;
+/** Only a part of the page is offered, for copies (version 2). */
+export const GTF_SUB_PAGE = 1 << 8;
+/** Of an accept_transfer entry: a page is on its way, and has arrived. */
+export const GTF_TRANSFER_COMMITTED = 1 << 2;
+export const GTF_TRANSFER_COMPLETED = 1 << 3;
+/** The first references are the toolstack's. */
+export const GNTTAB_NR_RESERVED_ENTRIES = 8;
 /** Grant references that the toolstack fills before the guest starts. */
 export const GRANT_REF_CONSOLE = 0;
 export const GRANT_REF_XENSTORE = 1;
@@ -44,6 +58,18 @@ export const GrantStatus = {
   eagain: -12,
   no_space: -13,
 } as const;
+
+/** Flags of map_grant_ref. */
+export const GNTMAP_DEVICE_MAP = 1 << 0;
+export const GNTMAP_HOST_MAP = 1 << 1;
+export const GNTMAP_READONLY = 1 << 2;
+/** Flags of copy: what of source and dest is a reference rather than a frame of one's own. */
+export const GNTCOPY_SOURCE_GREF = 1 << 0;
+export const GNTCOPY_DEST_GREF = 1 << 1;
+/** Operations of cache_flush. */
+export const GNTTAB_CACHE_CLEAN = 1 << 0;
+export const GNTTAB_CACHE_INVAL = 1 << 1;
+export const GNTTAB_CACHE_SOURCE_GREF = 2 ** 31;
 
 /** struct gnttab_map_grant_ref { uint64_t host_addr; uint32_t flags, ref; domid_t dom; int16_t status; uint32_t handle; uint64_t dev_bus_addr; }; */
 export const mapGrantRef = defineStruct({
@@ -81,3 +107,11 @@ export const querySize = defineStruct({ dom: "u16", nrFrames: "u32", maxNrFrames
 export const setVersion = defineStruct({ version: "u32" });
 /** struct gnttab_get_version { domid_t dom; uint16_t pad; uint32_t version; }; */
 export const getVersion = defineStruct({ dom: "u16", pad: "u16", version: "u32" });
+/** struct gnttab_unmap_and_replace { uint64_t host_addr, new_addr; uint32_t handle; int16_t status; }; */
+export const unmapAndReplace = defineStruct({ hostAddr: "u64", newAddr: "u64", handle: "u32", status: "i16" });
+/** struct gnttab_get_status_frames { uint32_t nr_frames; domid_t dom; int16_t status; uint64_t *frame_list; }; */
+export const getStatusFrames = defineStruct({ nrFrames: "u32", dom: "u16", status: "i16", frameList: "ulong" });
+/** struct gnttab_swap_grant_ref { uint32_t ref_a, ref_b; int16_t status; }; */
+export const swapGrantRef = defineStruct({ refA: "u32", refB: "u32", status: "i16" });
+/** struct gnttab_cache_flush { union { uint64_t dev_bus_addr; uint32_t ref; } a; uint16_t offset, length; uint32_t op; }; */
+export const cacheFlush = defineStruct({ address: "u64", offset: "u16", length: "u16", op: "u32" });

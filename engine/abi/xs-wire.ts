@@ -34,7 +34,9 @@ export const XsType = {
 export const xsHeader = defineStruct({ type: "u32", requestId: "u32", transactionId: "u32", length: "u32" });
 /** Longest payload (XENSTORE_PAYLOAD_MAX); a longer one ends the connection. */
 export const XS_PAYLOAD_MAX = 4096;
+/** Longest absolute path (XENSTORE_ABS_PATH_MAX), and longest one below a domain's home (XENSTORE_REL_PATH_MAX). */
 export const XS_ABSOLUTE_PATH_MAX = 3072;
+export const XS_RELATIVE_PATH_MAX = 2048;
 
 /**
  * struct xenstore_domain_interface { char req[1024], rsp[1024]; XENSTORE_RING_IDX req_cons, req_prod, rsp_cons,
@@ -50,7 +52,16 @@ export const XS_RESPONSE_PROD = 2060;
 export const XS_SERVER_FEATURES = 2064;
 export const XS_CONNECTION = 2068;
 export const XS_ERROR = 2072;
+/** Bits of XS_SERVER_FEATURES: the guest may ask to reconnect, XS_ERROR is there, WATCH takes a depth. */
+export const XS_FEATURE_RECONNECTION = 1;
+export const XS_FEATURE_ERROR = 2;
+export const XS_FEATURE_WATCH_DEPTH = 4;
+export const XS_FEATURES = XS_FEATURE_RECONNECTION | XS_FEATURE_ERROR | XS_FEATURE_WATCH_DEPTH;
+/** XS_CONNECTION values. */
+export const XS_CONNECTED = 0;
+export const XS_RECONNECT = 1;
 /** XS_ERROR values. */
 export const XS_ERROR_NONE = 0;
+export const XS_ERROR_COMM = 1;
 export const XS_ERROR_RINGIDX = 2;
 export const XS_ERROR_PROTO = 3;

@@ -59,6 +59,8 @@ export interface Vcpu {
   flushTlb(): void;
   /** Forgets all decoded code; needed after code was written past the CPU. */
   flushCode(): void;
+  /** Forgets code decoded from the page at an address of `memory`, to which somebody else than this CPU has written. */
+  dropCode(address: number): void;
   /** Asks a run under way (in this or another thread) to return soon. */
   kick(): void;
   /** 0 RAX, 1 RCX, 2 RDX, 3 RBX, 4 RSP, 5 RBP, 6 RSI, 7 RDI, 8 R8 … 15 R15. */
@@ -102,6 +104,7 @@ interface Core {
   materialize(): void;
   flushTlb(keepGlobal: number): void;
   resetCode(): void;
+  dropCode(address: number): void;
   translate(linear: bigint, write: number): number;
   afterStateWrite(): void;
   completeMsrRead(value: bigint): void;
@@ -257,6 +260,10 @@ class WasmVcpu implements Vcpu {
   flushCode(): void {
     this.core.resetCode();
     this.core.flushTlb(0);
+  }
+
+  dropCode(address: number): void {
+    this.core.dropCode(address);
   }
 
   kick(): void {

@@ -19,6 +19,22 @@ export const domainConfig = z.object({
 });
 export type DomainConfig = z.infer<typeof domainConfig>;
 
+/** What the host adds: where the domain's memory and the directory of domains are, on hosts that can share memory. */
+export const domainStart = z.object({
+  config: domainConfig,
+  shared: z.object({ memory: z.string(), directory: z.string() }).optional(),
+});
+export type DomainStart = z.infer<typeof domainStart>;
+
+/** What travels between a domain's process and the XenStore daemon (engine/xenstore/relay.ts). */
+export const relayMessage = z.union([
+  z.strictObject({ toDaemon: bytes }),
+  z.strictObject({ toGuest: bytes }),
+  z.strictObject({ taken: z.int().min(0) }),
+  z.strictObject({ reset: z.literal(true) }),
+  z.strictObject({ failed: z.int() }),
+]);
+
 /** How a domain ended. */
 export const domainExit = z.discriminatedUnion("reason", [
   z.object({ reason: z.literal("poweroff") }),
@@ -63,6 +79,9 @@ export interface DomainProcessFunctions {
   acknowledgeConsole(bytes: unknown): void;
   statistics(): DomainStatistics;
   stop(): void;
+  /** From the XenStore daemon to the guest's ring; and to the backends that run in this process as domain 0. */
+  xenstore(message: unknown): void;
+  backendStore(message: unknown): void;
 }
 
 /** Functions of the host that a domain process calls. */
@@ -70,6 +89,8 @@ export interface DomainHostFunctions {
   consoleOutput(bytes: unknown): void;
   /** With the work done up to the end. */
   exited(exit: unknown, statistics: unknown): void;
+  xenstore(message: unknown): void;
+  backendStore(message: unknown): void;
 }
 
 export const consoleBytes = bytes;

@@ -1,5 +1,5 @@
 /** A running domain inside its process: memory, vCPU worker, and the console and XenStore backends. */
-import { Worker } from "node:worker_threads";
+import { MessageChannel, Worker } from "node:worker_threads";
 import { PAGE_SIZE } from "../abi/xen.ts";
 import { ACPI_ADDRESS, acpiTables } from "../builder/acpi.ts";
 import { type EntryState, loadImage, prepareImage } from "../builder/build.ts";
@@ -9,26 +9,27 @@ import { ConsoleBackend } from "../device/console/backend.ts";
 import { LogFile } from "../device/console/log-file.ts";
 import { OUTPUT_HIGH_WATERMARK } from "../device/console/protocol.ts";
 import { ConsoleRing } from "../device/console/ring.ts";
+import { CONSOLE_PORT, XENSTORE_PORT } from "../hypervisor/domain.ts";
 import { EventDelivery } from "../hypervisor/event-delivery.ts";
 import {
   COMMAND_STOP,
-  CONSOLE_GFN,
   CONTROL_COMMAND,
   CONTROL_EMERGENCY_TAKEN,
+  CONTROL_REQUESTS,
   planFrames,
   SPECIAL_GFN,
   SPECIAL_GFNS,
   VCPU_BUSY_NS,
   VCPU_INSTRUCTIONS,
   vcpuControl,
-  XENSTORE_GFN,
 } from "../memory/frame-plan.ts";
 import { createGuestFrames } from "../memory/guest-frames.ts";
 import { createGuestMemory, type GuestMemory, type Mapping } from "../memory/guest-memory.ts";
+import { openMappedPath } from "../memory/mapped.ts";
+import { type RelayMessage, RingRelay } from "../xenstore/relay.ts";
 import { XenstoreRing } from "../xenstore/ring.ts";
-import { XenstoreServer } from "../xenstore/server.ts";
-import { introduceDomain, Store } from "../xenstore/store.ts";
-import type { DomainConfig, DomainExit, DomainStatistics } from "./config.ts";
+import type { DomainConfig, DomainExit, DomainStart, DomainStatistics } from "./config.ts";
+import { HypervisorDevices } from "./driver/hypervisor-devices.ts";
 import { compiledPath } from "./entry.ts";
 import type { Json } from "./json-state.ts";
 import type { LoopEnd } from "./vcpu-loop.ts";
@@ -45,34 +46,53 @@ const WORKER_HEAP_MIB = 256;
 export interface MachineEvents {
   readonly consoleOutput: (bytes: Uint8Array) => void;
   readonly exited: (exit: DomainExit) => void;
+  /** For the XenStore daemon: from the guest, and from the backends in this process as domain 0. */
+  readonly xenstore: (message: RelayMessage) => void;
+  readonly backendStore: (message: RelayMessage) => void;
 }
 
 export class Machine {
-  private readonly config: DomainConfig;
   private readonly events: MachineEvents;
   private readonly mapping: Mapping;
   private readonly delivery: EventDelivery;
   private readonly worker: Worker;
   private readonly hypervisorLog: LogFile | undefined;
   private readonly consoleLog: LogFile | undefined;
-  private console: ConsoleBackend | undefined;
-  private xenstore: XenstoreServer | undefined;
-  private consolePort = 0;
-  private xenstorePort = 0;
+  private readonly console: ConsoleBackend;
+  private readonly xenstore: RingRelay;
+  private readonly devices: HypervisorDevices;
   /** Bytes of output that the host has not acknowledged, and of console_io that the guest may not follow up yet. */
   private unacknowledged = 0;
   private emergencyUntaken = 0;
   private ended = false;
 
-  private constructor(config: DomainConfig, events: MachineEvents, memory: GuestMemory, input: WorkerInput) {
-    this.config = config;
+  private constructor(
+    config: DomainConfig,
+    events: MachineEvents,
+    memory: GuestMemory,
+    input: Omit<WorkerInput, "backends">,
+  ) {
     this.events = events;
-    this.mapping = memory.attach(0);
+    this.mapping = memory.attach();
     this.delivery = new EventDelivery(this.mapping);
     this.consoleLog = config.consoleLog === undefined ? undefined : new LogFile(config.consoleLog);
     this.hypervisorLog = config.hypervisorLog === undefined ? undefined : new LogFile(config.hypervisorLog);
+    this.console = this.createConsole();
+    this.xenstore = new RingRelay(new XenstoreRing(this.mapping), events.xenstore, () =>
+      this.delivery.setPending(XENSTORE_PORT),
+    );
+    const { port1, port2 } = new MessageChannel();
+    this.devices = new HypervisorDevices({
+      guest: config.id,
+      requests: port1,
+      ring: () => this.ringRequests(),
+      post: events.backendStore,
+      log: (line) => this.log(line),
+    });
+    const workerData: WorkerInput = { ...input, backends: port2 };
     this.worker = new Worker(compiledPath(import.meta.url, "vcpu-worker.js"), {
-      workerData: input,
+      workerData,
+      transferList: [port2],
       resourceLimits: { maxOldGenerationSizeMb: WORKER_HEAP_MIB },
     });
     this.worker.on("message", (message: WorkerMessage) => this.receive(message));
@@ -80,38 +100,51 @@ export class Machine {
     this.worker.on("exit", (code) => this.end({ reason: "crash", cause: `vCPU worker ended (${code})` }, {}));
   }
 
+  private createConsole(): ConsoleBackend {
+    return new ConsoleBackend({
+      ring: new ConsoleRing(this.mapping),
+      log: this.consoleLog,
+      notify: () => this.delivery.setPending(CONSOLE_PORT),
+      onOutput: (bytes) => {
+        this.unacknowledged += bytes.length;
+        this.events.consoleOutput(bytes);
+      },
+    });
+  }
+
   /**
-   * Builds the domain's memory and starts its vCPU.
+   * Loads the image into the domain's memory and starts its vCPU.
    * @throws BuildError for an image that cannot be booted
    */
-  static async start(config: DomainConfig, events: MachineEvents): Promise<Machine> {
+  static async start({ config, shared }: DomainStart, events: MachineEvents): Promise<Machine> {
     const core = loadCore();
     const image = await prepareImage(config.image);
-    const memory = createGuestMemory(planFrames(config.memoryMiB * MIB), FRAMES);
-    const frames = createGuestFrames(memory.attach(0));
+    const plan = planFrames(config.memoryMiB * MIB);
+    const memory = shared === undefined ? createGuestMemory(plan, FRAMES) : openMappedPath(shared.memory, plan);
+    const frames = createGuestFrames(memory.attach());
     const entry: EntryState = loadImage(image, frames, {
       reserved: [{ start: SPECIAL_GFN * PAGE_SIZE, length: SPECIAL_GFNS * PAGE_SIZE }],
       rsdp: ACPI_ADDRESS,
     });
     frames.write(ACPI_ADDRESS, acpiTables(VCPUS));
-    const input: WorkerInput = {
+    return new Machine(config, events, memory, {
       memory: memory.token,
+      directory: shared?.directory,
       core,
       domain: config.id,
       entry: { eip: entry.eip, ebx: entry.ebx },
-    };
-    return new Machine(config, events, memory, input);
+    });
   }
 
   /** Types bytes into the console. */
   async writeConsole(bytes: Uint8Array): Promise<void> {
-    await this.console?.write(bytes);
+    await this.console.write(bytes);
   }
 
   acknowledgeConsole(bytes: number): void {
     this.unacknowledged = Math.max(0, this.unacknowledged - bytes);
     if (this.ended) return;
-    this.console?.acknowledge(bytes);
+    this.console.acknowledge(bytes);
     this.takeEmergency();
   }
 
@@ -143,18 +176,20 @@ export class Machine {
   private receive(message: WorkerMessage): void {
     switch (message.kind) {
       case "ready":
-        this.attachBackends(message.consolePort, message.xenstorePort);
+        // Events that the guest sent while nobody listened are still marked.
+        this.dispatchEvents();
+        void this.devices.start();
         break;
       case "event":
         this.dispatchEvents();
         break;
       case "emergency-console":
         this.emergencyUntaken += message.bytes.length;
-        this.console?.emit(message.bytes);
+        this.console.emit(message.bytes);
         this.takeEmergency();
         break;
       case "log":
-        this.hypervisorLog?.write(Buffer.from(`${message.line}\n`));
+        this.log(message.line);
         break;
       case "end":
         this.end(message.end, message.registers);
@@ -162,48 +197,37 @@ export class Machine {
     }
   }
 
-  private attachBackends(consolePort: number, xenstorePort: number): void {
-    this.consolePort = consolePort;
-    this.xenstorePort = xenstorePort;
-    this.console = new ConsoleBackend({
-      ring: new ConsoleRing(this.mapping),
-      log: this.consoleLog,
-      notify: () => this.delivery.setPending(consolePort),
-      onOutput: (bytes) => {
-        this.unacknowledged += bytes.length;
-        this.events.consoleOutput(bytes);
-      },
-    });
-    const store = new Store();
-    introduceDomain(store, {
-      id: this.config.id,
-      name: this.config.name,
-      ramKib: this.config.memoryMiB * 1024,
-      vcpus: VCPUS,
-      consolePort,
-      consoleGfn: CONSOLE_GFN,
-      storePort: xenstorePort,
-      storeGfn: XENSTORE_GFN,
-    });
-    this.xenstore = new XenstoreServer(store, this.config.id, new XenstoreRing(this.mapping), () =>
-      this.delivery.setPending(xenstorePort),
-    );
-    // Events that the guest sent while the backends were not there yet are still marked.
-    this.dispatchEvents();
+  /** From the XenStore daemon: for the guest, and for the backends in this process. */
+  receiveXenstore(message: RelayMessage): void {
+    this.xenstore.receive(message);
+  }
+
+  receiveBackendStore(message: RelayMessage): void {
+    this.devices.receive(message);
+  }
+
+  /** Tells the vCPU's thread that a request waits for it. */
+  private ringRequests(): void {
+    const { words, base, plan } = this.mapping;
+    Atomics.add(words, (base + plan.control + CONTROL_REQUESTS) >>> 2, 1);
+    this.delivery.ring(0);
+  }
+
+  private log(line: string): void {
+    this.hypervisorLog?.write(Buffer.from(`${line}\n`));
   }
 
   private dispatchEvents(): void {
     for (const port of this.delivery.takeHostPending()) {
-      if (port === this.consolePort) this.console?.handleEvent();
-      if (port === this.xenstorePort) this.xenstore?.handleEvent();
+      if (port === CONSOLE_PORT) this.console.handleEvent();
+      if (port === XENSTORE_PORT) this.xenstore.handleEvent();
     }
   }
 
   private end(end: LoopEnd, registers: { [key: string]: Json }): void {
     if (this.ended) return;
-    this.console?.drain();
+    this.console.drain();
     this.ended = true;
-    this.xenstore?.close();
     this.consoleLog?.close();
     this.hypervisorLog?.close();
     this.events.exited(this.exitOf(end, registers));
@@ -221,7 +245,7 @@ export class Machine {
           reason: "crash",
           cause: end.cause,
           registers,
-          consoleTail: this.console?.tail.lines(TAIL_LINES) ?? [],
+          consoleTail: this.console.tail.lines(TAIL_LINES),
         };
     }
   }

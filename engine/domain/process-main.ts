@@ -7,7 +7,8 @@ import {
   type DomainExit,
   type DomainHostFunctions,
   type DomainProcessFunctions,
-  domainConfig,
+  domainStart,
+  relayMessage,
   type StartAnswer,
 } from "./config.ts";
 import { Machine } from "./machine.ts";
@@ -25,12 +26,14 @@ async function reportExit(exit: DomainExit): Promise<void> {
   process.exit(0);
 }
 
-async function start(config: unknown): Promise<StartAnswer> {
+async function start(message: unknown): Promise<StartAnswer> {
   try {
     if (machine !== undefined) throw new Error("the domain has been started already");
-    machine = await Machine.start(domainConfig.parse(config), {
+    machine = await Machine.start(domainStart.parse(message), {
       consoleOutput: (bytes) => void host.consoleOutput.asEvent(bytes),
       exited: (exit) => void reportExit(exit),
+      xenstore: (relayed) => void host.xenstore.asEvent(relayed),
+      backendStore: (relayed) => void host.backendStore.asEvent(relayed),
     });
     return { ok: true };
   } catch (error) {
@@ -47,6 +50,8 @@ const functions: DomainProcessFunctions = {
   acknowledgeConsole: (bytes) => machine?.acknowledgeConsole(byteCount.parse(bytes)),
   statistics: () => machine?.statistics() ?? { instructions: 0, busySeconds: 0, residentBytes: 0 },
   stop: () => machine?.stop(),
+  xenstore: (message) => machine?.receiveXenstore(relayMessage.parse(message)),
+  backendStore: (message) => machine?.receiveBackendStore(relayMessage.parse(message)),
 };
 
 const host = createBirpc<DomainHostFunctions, DomainProcessFunctions>(functions, {

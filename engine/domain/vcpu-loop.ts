@@ -14,11 +14,19 @@ import {
   EXIT_SHUTDOWN,
 } from "../cpu/assembly/layout.ts";
 import type { Exit } from "../cpu/vcpu.ts";
+import { CodeShootdown } from "../hypervisor/code-shootdown.ts";
 import type { Shutdown } from "../hypervisor/domain.ts";
 import { hypercall } from "../hypervisor/hypercall.ts";
 import { readMsr, readPort, writeMsr } from "../hypervisor/msr.ts";
 import type { VcpuContext } from "../hypervisor/vcpu.ts";
-import { COMMAND_STOP, CONTROL_COMMAND, VCPU_BUSY_NS, VCPU_INSTRUCTIONS, vcpuControl } from "../memory/frame-plan.ts";
+import {
+  COMMAND_STOP,
+  CONTROL_COMMAND,
+  CONTROL_REQUESTS,
+  VCPU_BUSY_NS,
+  VCPU_INSTRUCTIONS,
+  vcpuControl,
+} from "../memory/frame-plan.ts";
 
 /**
  * Instructions per slice: a third of a millisecond at 150 MIPS. It bounds how late a timer is; events need no slice end, as the
@@ -28,6 +36,15 @@ const SLICE = 50_000;
 /** Longest sleep in one go: the bound on how long a lost wake-up could go unnoticed. */
 const LONGEST_SLEEP_NS = 1e9;
 
+/** How long a vCPU that has nothing to do looks for an event before it sleeps. */
+const SPIN_NS = 20_000;
+
+/** What a vCPU sleeps for; the deadline is domain time in ns. */
+interface Sleep {
+  readonly awake: () => boolean;
+  readonly deadline: number;
+}
+
 /** The part of a CPU that the loop drives. */
 export interface LoopCpu {
   run(budget: number): Exit;
@@ -35,6 +52,7 @@ export interface LoopCpu {
   completePort(value: number): void;
   completeMsrRead(value: bigint): void;
   completeMsrWrite(): void;
+  dropCode(address: number): void;
   readonly interruptsEnabled: boolean;
 }
 
@@ -47,6 +65,8 @@ export interface LoopOptions {
 
 /** Why the loop returned: the guest's own doing, or the host's command. */
 export type LoopEnd = Shutdown | { readonly reason: "stopped" };
+/** Not an end: the thread has requests to answer (CONTROL_REQUESTS); then run() goes on where it was. */
+export type LoopRequest = { readonly reason: "request" };
 
 export class VcpuLoop {
   private readonly context: VcpuContext;
@@ -54,6 +74,11 @@ export class VcpuLoop {
   private readonly instructions: () => number;
   private readonly command: number;
   private readonly control: number;
+  private readonly shootdown: CodeShootdown;
+  private readonly requests: number;
+  private answered = 0;
+  /** What the vCPU sleeps for. */
+  private wait: Sleep | undefined;
   private busyNs = 0;
 
   constructor(options: LoopOptions) {
@@ -63,12 +88,28 @@ export class VcpuLoop {
     this.instructions = options.instructions;
     this.command = (mapping.base + plan.control + CONTROL_COMMAND) >>> 2;
     this.control = mapping.base + vcpuControl(plan, options.context.id);
+    this.requests = (mapping.base + plan.control + CONTROL_REQUESTS) >>> 2;
+    this.shootdown = new CodeShootdown(mapping, options.context.id, (address) => this.cpu.dropCode(address));
+    this.shootdown.decodes = true;
   }
 
-  /** Runs until the guest ends or the host says stop. */
-  run(): LoopEnd {
+  /** Nobody needs to wait for this vCPU any more. */
+  close(): void {
+    this.shootdown.decodes = false;
+  }
+
+  /** Runs until the guest ends, the host says stop, or there are requests for this thread. */
+  run(): LoopEnd | LoopRequest {
     for (;;) {
       if (this.stopped) return { reason: "stopped" };
+      if (this.asked) {
+        // Taken note of before the messages are looked at: one that comes meanwhile asks again.
+        this.answered = Atomics.load(this.context.domain.mapping.words, this.requests);
+        return { reason: "request" };
+      }
+      this.shootdown.service();
+      if (this.wait && !this.sleep(this.wait)) continue;
+      this.wait = undefined;
       this.context.runTimers();
       if (this.context.domain.shutdown !== undefined) return this.context.domain.shutdown;
       this.context.checkTime();
@@ -79,6 +120,10 @@ export class VcpuLoop {
 
   private get stopped(): boolean {
     return Atomics.load(this.context.domain.mapping.words, this.command) === COMMAND_STOP;
+  }
+
+  private get asked(): boolean {
+    return Atomics.load(this.context.domain.mapping.words, this.requests) !== this.answered;
   }
 
   private slice(): Exit {
@@ -118,12 +163,12 @@ export class VcpuLoop {
     hypercall(context);
     const wait = context.wait;
     context.wait = undefined;
-    if (wait?.kind === "block") this.sleep(() => this.upcall, Number.POSITIVE_INFINITY);
+    if (wait?.kind === "block") this.wait = { awake: () => this.upcall, deadline: Number.POSITIVE_INFINITY };
     if (wait?.kind === "poll") {
       const { delivery } = context.domain;
       const awake = () =>
         wait.ports.some((port) => delivery.isPending(port)) || (this.cpu.interruptsEnabled && this.upcall);
-      this.sleep(awake, wait.deadline);
+      this.wait = { awake, deadline: wait.deadline };
     }
     return context.domain.shutdown;
   }
@@ -131,10 +176,8 @@ export class VcpuLoop {
   /** HLT. With interrupts off nothing can wake it: that is how a kernel without ACPI powers off. */
   private halt(): LoopEnd | undefined {
     if (!this.cpu.interruptsEnabled) return { reason: "poweroff" };
-    this.sleep(
-      () => this.context.apic.busy || (this.upcall && this.context.interruptLineConnected),
-      Number.POSITIVE_INFINITY,
-    );
+    const awake = () => this.context.apic.busy || (this.upcall && this.context.interruptLineConnected);
+    this.wait = { awake, deadline: Number.POSITIVE_INFINITY };
     return undefined;
   }
 
@@ -142,21 +185,38 @@ export class VcpuLoop {
     return this.context.domain.delivery.upcallPending(this.context.id);
   }
 
-  /** Sleeps until `awake()`, the deadline (domain time in ns) or the host's stop; timers go on. */
-  private sleep(awake: () => boolean, deadline: number): void {
+  /**
+   * Sleeps until `awake()`, the deadline or the guest's end; timers go on. False when something else has to be done first:
+   * the host's stop, its requests, code to forget.
+   */
+  private sleep({ awake, deadline }: Sleep): boolean {
     const { context } = this;
-    const { clock, delivery } = context.domain;
-    const ready = () => awake() || this.stopped || context.domain.shutdown !== undefined;
-    if (ready()) return;
+    const { clock } = context.domain;
+    const over = () => awake() || context.domain.shutdown !== undefined;
+    const disturbed = () => this.stopped || this.asked || this.shootdown.wanted;
+    if (over()) return true;
     context.enter("blocked");
-    for (;;) {
+    let done = false;
+    while (!done && !disturbed()) {
       context.runTimers();
       const now = clock();
-      if (ready() || now >= deadline) break;
+      done = over() || now >= deadline;
+      if (done) break;
       const until = Math.min(deadline, context.nextDeadline, now + LONGEST_SLEEP_NS);
-      delivery.sleep(context.id, until - now, ready);
+      this.doze(until - now, () => over() || disturbed());
     }
     context.enter("running");
+    return done;
+  }
+
+  /** Looks for a moment before it sleeps: a backend's answer often comes sooner than a wake-up would take. */
+  private doze(timeoutNs: number, awake: () => boolean): void {
+    const { clock, delivery } = this.context.domain;
+    const until = clock() + Math.min(SPIN_NS, timeoutNs);
+    do {
+      if (awake()) return;
+    } while (clock() < until);
+    delivery.sleep(this.context.id, timeoutNs, awake);
   }
 
   private readMsr(index: number): void {

@@ -1,17 +1,22 @@
 /** Entry point of the worker thread that owns a vCPU. */
-import { parentPort, workerData } from "node:worker_threads";
-import { FRAMES, PHYSMAP, PHYSMAP_FRAMES } from "../cpu/assembly/layout.ts";
+import { type MessagePort, parentPort, receiveMessageOnPort, workerData } from "node:worker_threads";
+import { CODE_FLAG, FRAMES, PHYSMAP } from "../cpu/assembly/layout.ts";
 import { createVcpu, type DevicePage, type Vcpu } from "../cpu/vcpu.ts";
 import { cpuidEntries } from "../hypervisor/cpuid.ts";
 import { Domain } from "../hypervisor/domain.ts";
 import { createCpuMemory } from "../memory/cpu-memory.ts";
+import { DomainDirectory } from "../memory/domain-directory.ts";
 import { COMMAND_STOP, CONTROL_COMMAND, CONTROL_EMERGENCY_TAKEN } from "../memory/frame-plan.ts";
 import { type Mapping, openGuestMemory } from "../memory/guest-memory.ts";
+import { EMPTY_DIRECTORY, Peers } from "../memory/peers.ts";
 import { domId, gfn } from "../memory/types.ts";
+import { HypervisorEnvironment } from "./driver/hypervisor-environment.ts";
+import { perform } from "./driver/storage-io.ts";
+import { VbdThread } from "./driver/vbd-thread.ts";
 import { pvhEntryState } from "./entry-state.ts";
 import { type Json, toJson } from "./json-state.ts";
-import { type LoopEnd, VcpuLoop } from "./vcpu-loop.ts";
-import type { WorkerInput, WorkerMessage } from "./worker-protocol.ts";
+import { type LoopEnd, type LoopRequest, VcpuLoop } from "./vcpu-loop.ts";
+import type { BackendAnswer, BackendRequest, WorkerInput, WorkerMessage } from "./worker-protocol.ts";
 
 /** The architectural place of the local APIC's registers, 0xfee00000. */
 const LOCAL_APIC_FRAME = 0xfee00;
@@ -52,7 +57,7 @@ function registersOf(vcpu: Vcpu): { [key: string]: Json } {
 }
 
 /** Runs the loop; an exception in it, which is a bug of ours, ends the domain like a crash of the guest. */
-function runGuarded(loop: VcpuLoop): LoopEnd {
+function runGuarded(loop: VcpuLoop): LoopEnd | LoopRequest {
   try {
     return loop.run();
   } catch (error) {
@@ -61,12 +66,24 @@ function runGuarded(loop: VcpuLoop): LoopEnd {
   }
 }
 
-function main(input: WorkerInput): void {
+/** Answers the requests for backends on this thread that have come meanwhile. */
+async function answerBackends(port: MessagePort, devices: VbdThread): Promise<void> {
+  for (;;) {
+    const received = receiveMessageOnPort(port);
+    if (received === undefined) return;
+    const { id, request } = received.message as BackendRequest;
+    const answer: BackendAnswer = { id, value: await perform(devices, request) };
+    port.postMessage(answer);
+  }
+}
+
+async function main(input: WorkerInput): Promise<void> {
   const memory = createCpuMemory(openGuestMemory(input.memory), {
     frames: FRAMES,
     physmap: PHYSMAP,
-    physmapFrames: PHYSMAP_FRAMES,
+    codeFlags: CODE_FLAG,
   });
+  const { mapping } = memory;
   const start = performance.now();
   const clock = (): number => (performance.now() - start) * 1e6;
   // The guest runs only once the context exists.
@@ -75,23 +92,33 @@ function main(input: WorkerInput): void {
     write: (offset, size, value) => context.apic.writePage(offset, size, value),
   };
   memory.physmap.mapDevice(gfn(LOCAL_APIC_FRAME));
-  const vcpu = createVcpu({ memory: memory.mapping.memory, core: input.core, nanoseconds: clock, device });
+  const vcpu = createVcpu({ memory: mapping.memory, core: input.core, nanoseconds: clock, device });
   vcpu.setCpuid(cpuidEntries({ vcpu: 0, domain: input.domain, tscKhz: TSC_KHZ }));
   vcpu.state = pvhEntryState(input.entry);
+  const log = (line: string) => post({ kind: "log", line });
+  const directory = input.directory === undefined ? EMPTY_DIRECTORY : DomainDirectory.open(input.directory);
   const domain = new Domain({
     id: domId(input.domain),
     memory,
     clock,
     wallclockNs: BigInt(Date.now()) * 1_000_000n,
-    log: (line) => post({ kind: "log", line }),
-    emergencyConsole: emergencyConsole(memory.mapping),
+    log,
+    emergencyConsole: emergencyConsole(mapping),
     notifyHost: () => post({ kind: "event" }),
+    peers: new Peers(directory, input.domain, mapping),
   });
   const context = domain.addVcpu(vcpu);
-  post({ kind: "ready", consolePort: domain.consolePort, xenstorePort: domain.xenstorePort });
+  let devices: VbdThread | undefined;
+  post({ kind: "ready" });
   const loop = new VcpuLoop({ context, cpu: vcpu, instructions: () => vcpu.instructions });
-  const end = runGuarded(loop);
+  let end = runGuarded(loop);
+  while (end.reason === "request") {
+    devices ??= new VbdThread(new HypervisorEnvironment(domain, vcpu, log));
+    await answerBackends(input.backends, devices);
+    end = runGuarded(loop);
+  }
+  loop.close();
   post({ kind: "end", end, registers: end.reason === "crash" ? registersOf(vcpu) : {} });
 }
 
-main(workerData as WorkerInput);
+void main(workerData as WorkerInput);

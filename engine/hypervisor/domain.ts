@@ -4,10 +4,12 @@ import type { CpuMemory } from "../memory/cpu-memory.ts";
 import type { FramePlan } from "../memory/frame-plan.ts";
 import { CONSOLE_GFN, XENSTORE_GFN } from "../memory/frame-plan.ts";
 import type { Mapping } from "../memory/guest-memory.ts";
+import { EMPTY_DIRECTORY, Peers } from "../memory/peers.ts";
 import type { Physmap } from "../memory/physmap.ts";
-import { DOM0, type DomId, type EventPort, type FileOffset } from "../memory/types.ts";
+import { DOM0, type DomId, type EventPort, eventPort, type FileOffset } from "../memory/types.ts";
 import { EventChannels } from "./event-channel.ts";
 import { EventDelivery } from "./event-delivery.ts";
+import { GrantMaps } from "./grant-map.ts";
 import type { GuestCpu } from "./guest-cpu.ts";
 import { HvmParams } from "./hvm-op.ts";
 import { RamPool } from "./ram-pool.ts";
@@ -19,6 +21,10 @@ import { Watchdogs } from "./watchdog.ts";
 export type Shutdown =
   | { readonly reason: "poweroff" | "reboot" }
   | { readonly reason: "crash"; readonly cause: string };
+
+/** The guest's ends of its channels to XenStore and to the console: the first two ports of every domain. */
+export const XENSTORE_PORT = eventPort(1);
+export const CONSOLE_PORT = eventPort(2);
 
 export interface DomainOptions {
   readonly id: DomId;
@@ -33,6 +39,8 @@ export interface DomainOptions {
   readonly emergencyConsole: (bytes: Uint8Array) => void;
   /** An event arrived for the host's end of the channel with this local port. */
   readonly notifyHost: (port: number) => void;
+  /** Other domains' memory; without it there are no other domains. */
+  readonly peers?: Peers;
 }
 
 export class Domain {
@@ -43,6 +51,9 @@ export class Domain {
   readonly ram: RamPool;
   readonly delivery: EventDelivery;
   readonly events: EventChannels;
+  readonly peers: Peers;
+  /** What this domain has mapped of others. */
+  readonly grantMaps: GrantMaps;
   readonly params = new HvmParams();
   readonly vcpus: VcpuContext[] = [];
   readonly watchdogs = new Watchdogs();
@@ -76,9 +87,13 @@ export class Domain {
     this.delivery = new EventDelivery(mapping);
     this.delivery.initialise();
     this.writeWallclock();
+    this.peers = options.peers ?? new Peers(EMPTY_DIRECTORY, options.id, mapping);
+    this.grantMaps = new GrantMaps(mapping, options.id, this.peers);
     this.events = new EventChannels({
       self: options.id,
+      mapping,
       delivery: this.delivery,
+      peer: (id) => this.peers.mapping(id),
       vcpus: () => this.vcpus.length,
       notifyHost: options.notifyHost,
     });

@@ -39,6 +39,14 @@ function bindVirq(vcpu: VcpuContext, pointer: bigint): number {
   );
 }
 
+function bindPirq(vcpu: VcpuContext, pointer: bigint): number {
+  const args = vcpu.copy.readStruct(pointer, abi.bindPirq);
+  if (args === undefined) return -Errno.EFAULT;
+  return answerPort(vcpu, vcpu.domain.events.bindPirq(args.pirq), (port) =>
+    vcpu.copy.writeStruct(pointer, abi.bindPirq, { ...args, port }),
+  );
+}
+
 function bindIpi(vcpu: VcpuContext, pointer: bigint): number {
   const args = vcpu.copy.readStruct(pointer, abi.bindIpi);
   if (args === undefined) return -Errno.EFAULT;
@@ -89,6 +97,7 @@ function reset(vcpu: VcpuContext, pointer: bigint): number {
 const SUB_OPERATIONS = new Map<number, SubOperation>([
   [abi.EventChannelOp.bind_interdomain, bindInterdomain],
   [abi.EventChannelOp.bind_virq, bindVirq],
+  [abi.EventChannelOp.bind_pirq, bindPirq],
   [abi.EventChannelOp.close, withPort((vcpu, port) => vcpu.domain.events.close(port))],
   [abi.EventChannelOp.send, withPort((vcpu, port) => vcpu.domain.events.send(port))],
   [abi.EventChannelOp.status, status],

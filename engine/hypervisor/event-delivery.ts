@@ -186,13 +186,21 @@ export class EventDelivery {
     if (Atomics.load(this.words, this.word(control + VCPU_SLEEPING)) !== 0) this.mapping.wake(control + VCPU_DOORBELL);
   }
 
-  /** Sleeps until the doorbell rings, `awake()` is true, or the timeout. Called by the vCPU itself. */
-  sleep(vcpu: number, timeoutNs: number, awake: () => boolean): void {
+  /** How often the doorbell of a vCPU has rung, modulo 2^32. */
+  doorbell(vcpu: number): number {
+    return Atomics.load(this.words, this.word(vcpuControl(this.mapping.plan, vcpu) + VCPU_DOORBELL));
+  }
+
+  /**
+   * Sleeps until the doorbell rings, `awake()` is true, or the timeout. Called by the vCPU itself. With `seen`, an earlier
+   * answer of doorbell(), it does not sleep if the bell has rung since.
+   */
+  sleep(vcpu: number, timeoutNs: number, awake: () => boolean, seen?: number): void {
     const control = vcpuControl(this.mapping.plan, vcpu);
     const sleeping = this.word(control + VCPU_SLEEPING);
     Atomics.store(this.words, sleeping, 1);
-    const seen = Atomics.load(this.words, this.word(control + VCPU_DOORBELL));
-    if (!awake() && timeoutNs > 0) this.mapping.wait(control + VCPU_DOORBELL, seen, timeoutNs);
+    const rung = seen ?? this.doorbell(vcpu);
+    if (!awake() && timeoutNs > 0) this.mapping.wait(control + VCPU_DOORBELL, rung, timeoutNs);
     Atomics.store(this.words, sleeping, 0);
   }
 

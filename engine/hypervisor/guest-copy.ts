@@ -45,9 +45,14 @@ export class GuestCopy {
     return complete ? copy : undefined;
   }
 
+  /** Whether every page of a range can be written. */
+  writable(linear: bigint, length: number): boolean {
+    return this.walk(linear, length, true, () => {});
+  }
+
   /** Writes all of `data`, or nothing and false where any page of the range cannot be written. */
   write(linear: bigint, data: Uint8Array): boolean {
-    if (!this.walk(linear, data.length, true, () => {})) return false;
+    if (!this.writable(linear, data.length)) return false;
     return this.walk(linear, data.length, true, (address, done, size) => {
       this.bytes.set(data.subarray(done, done + size), address);
     });

@@ -23,6 +23,8 @@ export interface GuestCpu {
   flushTlb(): void;
   /** Forgets decoded code, after code was written past the CPU. */
   flushCode(): void;
+  /** Forgets code decoded from the page at an address of `memory`. */
+  dropCode(address: number): void;
 }
 
 export const RAX = 0;

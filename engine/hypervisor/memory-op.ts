@@ -6,6 +6,7 @@ import { DOMID_SELF, PAGE_SIZE } from "../abi/xen.ts";
 import { SPECIAL_GFN, SPECIAL_GFNS } from "../memory/frame-plan.ts";
 import { type FileOffset, fileOffset, gfn } from "../memory/types.ts";
 import type { Domain } from "./domain.ts";
+import { framePins } from "./grant-pins.ts";
 import type { HypercallHandler } from "./hypercall.ts";
 import type { VcpuContext } from "./vcpu.ts";
 
@@ -36,7 +37,8 @@ function readReservation(vcpu: VcpuContext, pointer: bigint, startExtent: number
   return frames === undefined ? -Errno.EFAULT : { frames, order: args.extentOrder };
 }
 
-function isSpecial(frame: number): boolean {
+/** True for the guest frames of the toolstack's pages. */
+export function isSpecial(frame: number): boolean {
   return frame >= SPECIAL_GFN && frame < SPECIAL_GFN + SPECIAL_GFNS;
 }
 
@@ -47,7 +49,7 @@ function populateExtent(domain: Domain, first: number, order: number): boolean {
     const usable = domain.physmap.covers(frame) && !isSpecial(frame);
     const present = domain.physmap.get(frame);
     if (usable && present !== undefined && domain.ram.isRam(present.offset)) continue;
-    const offset = usable && present === undefined ? domain.ram.take(frame) : undefined;
+    const offset = usable && domain.physmap.isEmpty(frame) ? domain.ram.take(frame) : undefined;
     if (offset === undefined) {
       for (const undo of done) releaseFrame(domain, undo);
       return false;
@@ -58,13 +60,29 @@ function populateExtent(domain: Domain, first: number, order: number): boolean {
   return true;
 }
 
-/** Gives a RAM frame back. Its contents are gone then, decoded code among them: the caller calls flushCode. */
-function releaseFrame(domain: Domain, frame: number): boolean {
+/**
+ * Gives a RAM frame back. Its contents are gone then, decoded code among them: the caller calls flushCode.
+ * False, and nothing changed, for what is no RAM of the domain and for a frame that another domain has mapped.
+ */
+export function releaseFrame(domain: Domain, frame: number): boolean {
   const entry = domain.physmap.get(frame);
   if (entry === undefined || !domain.ram.isRam(entry.offset)) return false;
+  // Out of the physmap first: who is mapping the frame now looks there again after pinning it.
   domain.physmap.unmap(gfn(frame));
-  domain.ram.release(entry.offset);
-  return true;
+  if (domain.ram.release(entry.offset)) return true;
+  domain.physmap.map(gfn(frame), entry.offset, entry.readOnly);
+  return false;
+}
+
+/** Whether a guest frame shows a page of another domain. */
+function isForeign(domain: Domain, frame: number): boolean {
+  return (domain.physmap.get(frame)?.offset ?? 0) >= domain.plan.length;
+}
+
+/** Whether a guest frame shows RAM that some domain has mapped by a grant. */
+function isPinned(domain: Domain, frame: number): boolean {
+  const offset = domain.physmap.get(frame)?.offset;
+  return offset !== undefined && domain.ram.isRam(offset) && framePins(domain.mapping, offset / PAGE_SIZE) !== 0;
 }
 
 /** Both answer the number of extents done, counted from the first of the list. */
@@ -122,13 +140,16 @@ function addToPhysmap(vcpu: VcpuContext, pointer: bigint): number {
   if (!domain.physmap.covers(target) || isSpecial(target)) return -Errno.EINVAL;
   const source = mapSource(domain, args.space, args.idx);
   if (source < 0) return source;
-  if (args.space === abi.MapSpace.gmfn) {
-    if (Number(args.idx) === target) return 0;
-    domain.physmap.unmap(gfn(Number(args.idx))); // a RAM frame lies at one guest frame only
-  } else {
-    moveSpecial(domain, fileOffset(source), target);
-  }
+  if (isForeign(domain, target)) return -Errno.EINVAL;
+  const move = args.space === abi.MapSpace.gmfn;
+  if (move && Number(args.idx) === target) return 0;
+  if (isPinned(domain, target) || (move && isPinned(domain, Number(args.idx)))) return -Errno.EBUSY;
+  const occupied = domain.physmap.get(target);
   const released = releaseFrame(domain, target);
+  if (!released && occupied !== undefined && domain.ram.isRam(occupied.offset)) return -Errno.EBUSY;
+  if (move)
+    domain.physmap.unmap(gfn(Number(args.idx))); // a RAM frame lies at one guest frame only
+  else moveSpecial(domain, fileOffset(source), target);
   domain.physmap.map(gfn(target), fileOffset(source));
   if (released) vcpu.cpu.flushCode();
   else vcpu.cpu.flushTlb();
@@ -149,8 +170,9 @@ function removeFromPhysmap(vcpu: VcpuContext, pointer: bigint): number {
   if (!isSelf(domain, args.domid)) return -Errno.EPERM;
   const frame = Number(args.gpfn);
   const entry = domain.physmap.get(frame);
-  if (entry === undefined || isSpecial(frame)) return -Errno.EINVAL;
-  if (!releaseFrame(domain, frame)) domain.physmap.unmap(gfn(frame));
+  if (entry === undefined || isSpecial(frame) || isForeign(domain, frame)) return -Errno.EINVAL;
+  if (!domain.ram.isRam(entry.offset)) domain.physmap.unmap(gfn(frame));
+  else if (!releaseFrame(domain, frame)) return -Errno.EBUSY;
   vcpu.cpu.flushCode();
   return 0;
 }

@@ -4,7 +4,7 @@
  * RAM comes first (file offset = guest-physical address at start), then the frames Xen would own: shared_info, the
  * grant table, the console and XenStore pages, and the control frames, which no guest frame ever maps.
  */
-import { GRANT_TABLE_FRAMES } from "../abi/grant-table.ts";
+import { GRANT_TABLE_FRAMES, GRANTS_PER_FRAME_V1 } from "../abi/grant-table.ts";
 import { PAGE_SIZE, sharedInfo } from "../abi/xen.ts";
 import { type FileOffset, fileOffset, type Gfn, gfn } from "./types.ts";
 
@@ -24,8 +24,8 @@ export const SPECIAL_GFN: Gfn = gfn(0xfeff8);
 export const SPECIAL_GFNS = 8;
 
 /**
- * The control frames: what processes of one domain share besides the guest's own memory. Byte offsets from
- * FramePlan.control; every vCPU has a block of CONTROL_VCPU_SIZE bytes.
+ * The control frames: what the hypervisor's parts in all processes share about one domain, and no guest frame ever maps.
+ * Byte offsets from FramePlan.control. First a block of CONTROL_VCPU_SIZE bytes for every vCPU.
  */
 export const CONTROL_VCPU_SIZE = 64;
 export const VCPU_DOORBELL = 0; // u32, counts up at every event; the futex a halted vCPU sleeps on
@@ -33,14 +33,33 @@ export const VCPU_SLEEPING = 4; // u32, 1 while it sleeps or is about to
 export const VCPU_INFO_OFFSET = 8; // u32, file offset of its vcpu_info
 export const VCPU_INSTRUCTIONS = 16; // f64, retired instructions
 export const VCPU_BUSY_NS = 24; // f64, time spent running guest code
+export const VCPU_CODE_REQUEST = 32; // u32, counts up when somebody else wrote over decoded code (code-shootdown.ts)
+export const VCPU_CODE_DONE = 36; // u32, the last request that the vCPU has dealt with
+export const VCPU_DECODES = 40; // u32, 1 while a vCPU runs that keeps decoded code
 export const CONTROL_COMMAND = 2048; // u32, COMMAND_*
 export const CONTROL_NARROW = 2052; // u32, 1 when shared_info has its 32-bit layout
 export const CONTROL_EMERGENCY_TAKEN = 2056; // u32, bytes of console_io output that the host has dealt with, modulo 2^32
+export const CONTROL_PHYSMAP_BASE = 2060; // u32, what physmap entries have added to their file offsets
+export const CONTROL_VCPUS = 2064; // u32, vCPUs of the domain
+export const CONTROL_REQUESTS = 2068; // u32, counts up when the process's main thread has a message for the vCPU's
 export const COMMAND_RUN = 0;
 export const COMMAND_STOP = 1;
 export const CONTROL_HOST_PENDING = 4096; // 4096 bits: events for the host's end of the channel with that local port
 export const CONTROL_PORT_VCPU = 8192; // u8 an event channel: the vCPU that it notifies
-export const CONTROL_FRAMES = 3;
+export const CONTROL_PORTS = 12288; // u32 an event channel: what it is (hypervisor/port-table.ts)
+export const CONTROL_VIRQS = 28672; // u32 by vCPU × NR_VIRQS + VIRQ: the port bound to it, or 0
+export const CONTROL_GRANT_PINS = 32768; // u32 a grant reference: mappings of it, (writable << 16) | all
+export const GRANT_REFS = GRANT_TABLE_FRAMES * GRANTS_PER_FRAME_V1;
+export const CONTROL_MAPTRACK = 98304; // MAPTRACK_ENTRY bytes a handle: what this domain has mapped of others (maptrack.ts)
+export const MAPTRACK_ENTRY = 16;
+export const MAPTRACK_ENTRIES = 16384;
+const CONTROL_BYTES = CONTROL_MAPTRACK + MAPTRACK_ENTRIES * MAPTRACK_ENTRY;
+
+/** Entries of the physmap: 4 GiB of guest-physical space. */
+export const PHYSMAP_ENTRIES = 1 << 20;
+/** Pages of a linear memory: each has a byte in the code flags. */
+export const LINEAR_PAGES = 1 << 20;
+export const DEVICE_STATISTICS_BYTES = 0x10000;
 
 export interface FramePlan {
   readonly ramBytes: number;
@@ -49,6 +68,16 @@ export interface FramePlan {
   readonly console: FileOffset;
   readonly xenstore: FileOffset;
   readonly control: FileOffset;
+  /** u32 a RAM frame: mappings of it by other domains. */
+  readonly framePins: FileOffset;
+  /** A bit a RAM frame: written by another party although decoded code came from it. */
+  readonly codeWritten: FileOffset;
+  /** u8 a page of the vCPU's linear memory: 1 while decoded code from it exists. */
+  readonly codeFlags: FileOffset;
+  /** u32 a guest frame (physmap.ts). */
+  readonly physmap: FileOffset;
+  /** What backends in the guest's own process count: DEVICE_STATISTICS_BYTES. */
+  readonly deviceStatistics: FileOffset;
   /** Length of the file, a multiple of 64 KiB. */
   readonly length: number;
 }
@@ -67,13 +96,24 @@ export function planFrames(ramBytes: number): FramePlan {
     next += frames * PAGE_SIZE;
     return fileOffset(start);
   };
+  /** A region that can be mapped by itself: hosts have pages of up to 64 KiB. */
+  const takeRegion = (bytes: number): FileOffset => {
+    next = Math.ceil(next / WASM_PAGE) * WASM_PAGE;
+    return take(Math.ceil(bytes / PAGE_SIZE));
+  };
+  const frames = ramBytes / PAGE_SIZE;
   return {
     ramBytes,
     sharedInfo: take(1),
     grantTable: take(GRANT_TABLE_FRAMES),
     console: take(1),
     xenstore: take(1),
-    control: take(CONTROL_FRAMES),
+    control: take(CONTROL_BYTES / PAGE_SIZE),
+    framePins: takeRegion(frames * 4),
+    codeWritten: takeRegion(Math.ceil(frames / 32) * 4),
+    codeFlags: takeRegion(LINEAR_PAGES),
+    physmap: takeRegion(PHYSMAP_ENTRIES * 4),
+    deviceStatistics: takeRegion(DEVICE_STATISTICS_BYTES),
     length: Math.ceil(next / WASM_PAGE) * WASM_PAGE,
   };
 }

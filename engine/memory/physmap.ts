@@ -1,6 +1,17 @@
-/** Guest frame → address in the vCPU's linear memory: the table that the CPU's software TLB is filled from. */
+/**
+ * Guest frame → address in the vCPU's linear memory: the table that the CPU's software TLB is filled from. It lies in the
+ * shared file, so that whoever maps a grant finds the frame behind it (readPhysmap).
+ */
 import { PAGE_SHIFT, PAGE_SIZE } from "../abi/xen.ts";
-import { CONSOLE_GFN, XENSTORE_GFN } from "./frame-plan.ts";
+import {
+  CONSOLE_GFN,
+  CONTROL_PHYSMAP_BASE,
+  PHYSMAP_ENTRIES,
+  SPECIAL_GFN,
+  SPECIAL_GFNS,
+  WASM_PAGE,
+  XENSTORE_GFN,
+} from "./frame-plan.ts";
 import type { Mapping } from "./guest-memory.ts";
 import { type FileOffset, fileOffset, type Gfn, gfn } from "./types.ts";
 
@@ -10,22 +21,92 @@ const READ_ONLY = 1;
 const DEVICE = 2;
 
 export interface PhysmapEntry {
+  /** From plan.length on: a page of another domain, in the window of the vCPU's memory. */
   readonly offset: FileOffset;
   readonly readOnly: boolean;
 }
 
-export class Physmap {
-  readonly frames: number;
-  private readonly table: Uint32Array;
-  private readonly base: number;
-  private readonly length: number;
+function decode(entry: number, base: number): PhysmapEntry | undefined {
+  if (entry === 0 || entry === DEVICE) return undefined;
+  const readOnly = (entry & READ_ONLY) !== 0;
+  return { offset: fileOffset(entry - (readOnly ? READ_ONLY : 0) - base), readOnly };
+}
 
-  /** `table` is the byte address of the table in the mapping's linear memory, `frames` its number of u32 entries. */
-  constructor(mapping: Mapping, table: number, frames: number) {
-    this.frames = frames;
-    this.table = new Uint32Array(mapping.bytes.buffer, table, frames);
+/** What lies at a guest frame of a domain, as its vCPUs have it; undefined for nothing. For other threads and processes. */
+export function readPhysmap(mapping: Mapping, frame: number): PhysmapEntry | undefined {
+  if (!Number.isInteger(frame) || frame < 0 || frame >= PHYSMAP_ENTRIES) return undefined;
+  const { words, base, plan } = mapping;
+  const entry = Atomics.load(words, ((base + plan.physmap) >>> 2) + frame) >>> 0;
+  return decode(entry, Atomics.load(words, (base + plan.control + CONTROL_PHYSMAP_BASE) >>> 2) >>> 0);
+}
+
+/**
+ * readPhysmap for the fast paths: the file offset of what lies at a guest frame, -1 for nothing. A frame the guest may only
+ * read counts as nothing for who wants to write.
+ */
+export function physmapOffset(mapping: Mapping, frame: number, write: boolean): number {
+  if (!(frame >= 0 && frame < PHYSMAP_ENTRIES)) return -1;
+  const { words, base, plan } = mapping;
+  const entry = Atomics.load(words, ((base + plan.physmap) >>> 2) + frame) >>> 0;
+  if (entry === 0 || entry === DEVICE || (write && (entry & READ_ONLY) !== 0)) return -1;
+  return entry - (entry & READ_ONLY) - (Atomics.load(words, (base + plan.control + CONTROL_PHYSMAP_BASE) >>> 2) >>> 0);
+}
+
+/**
+ * Puts a RAM frame at an empty guest frame of another domain, whose vCPUs see it at once.
+ * False where something lies already, or at the special frames.
+ */
+export function placeInPhysmap(mapping: Mapping, frame: number, offset: FileOffset): boolean {
+  if (!physmapPlaceable(mapping, frame)) return false;
+  const { words, base, plan } = mapping;
+  const linear = Atomics.load(words, (base + plan.control + CONTROL_PHYSMAP_BASE) >>> 2);
+  return Atomics.compareExchange(words, ((base + plan.physmap) >>> 2) + frame, 0, (linear + offset) | 0) === 0;
+}
+
+/** Whether placeInPhysmap would find the guest frame empty now. */
+export function physmapPlaceable(mapping: Mapping, frame: number): boolean {
+  if (!(frame >= 0 && frame < PHYSMAP_ENTRIES)) return false;
+  if (frame >= SPECIAL_GFN && frame < SPECIAL_GFN + SPECIAL_GFNS) return false;
+  return Atomics.load(mapping.words, ((mapping.base + mapping.plan.physmap) >>> 2) + frame) === 0;
+}
+
+/**
+ * The physmap of a domain without a vCPU (a TypeScript domain): RAM one to one, and the two toolstack pages. What entries add
+ * to their file offsets is a constant of its own here, since no linear memory is meant and 0 must stay "nothing".
+ */
+export function initialisePhysmapIdentity(mapping: Mapping): void {
+  const { words, base, plan } = mapping;
+  const table = (base + plan.physmap) >>> 2;
+  Atomics.store(words, (base + plan.control + CONTROL_PHYSMAP_BASE) >>> 2, WASM_PAGE);
+  for (let frame = 0; frame < plan.ramBytes >>> PAGE_SHIFT; frame++) {
+    Atomics.store(words, table + frame, (WASM_PAGE + frame * PAGE_SIZE) | 0);
+  }
+  Atomics.store(words, table + XENSTORE_GFN, (WASM_PAGE + plan.xenstore) | 0);
+  Atomics.store(words, table + CONSOLE_GFN, (WASM_PAGE + plan.console) | 0);
+}
+
+export class Physmap {
+  readonly frames = PHYSMAP_ENTRIES;
+  private readonly table: Uint32Array<SharedArrayBuffer>;
+  /** The table in the file, where the vCPU's own is not mapped over it. */
+  private readonly mirror: Uint32Array<SharedArrayBuffer> | undefined;
+  private readonly base: number;
+  private readonly limit: number;
+
+  /** `table` is the byte address of the table in the mapping's linear memory. */
+  constructor(mapping: Mapping, table: number) {
+    const { buffer } = mapping.bytes;
+    this.table = new Uint32Array(buffer, table, PHYSMAP_ENTRIES);
+    this.mirror = mapping.overlaid
+      ? undefined
+      : new Uint32Array(buffer, mapping.base + mapping.plan.physmap, PHYSMAP_ENTRIES);
     this.base = mapping.base;
-    this.length = mapping.plan.length;
+    this.limit = mapping.plan.length + mapping.windowPages * PAGE_SIZE;
+  }
+
+  private set(frame: number, entry: number): void {
+    Atomics.store(this.table, frame, entry);
+    if (this.mirror) Atomics.store(this.mirror, frame, entry);
   }
 
   /** Maps RAM one to one from guest frame 0 and the two toolstack pages at their fixed frames. */
@@ -42,29 +123,31 @@ export class Physmap {
     return Number.isInteger(frame) && frame >= 0 && frame < this.frames;
   }
 
-  /** @throws RangeError outside the table or the file (a bug: guest values are checked with covers()) */
+  /** @throws RangeError outside the table or the memory (a bug: guest values are checked with covers()) */
   map(frame: Gfn, offset: FileOffset, readOnly = false): void {
-    if (!this.covers(frame) || offset < 0 || offset >= this.length) {
+    if (!this.covers(frame) || offset < 0 || offset >= this.limit) {
       throw new RangeError(`cannot map guest frame ${frame} at ${offset}`);
     }
-    this.table[frame] = (this.base + offset) | (readOnly ? READ_ONLY : 0);
+    this.set(frame, (this.base + offset) | (readOnly ? READ_ONLY : 0));
   }
 
   /** Marks the frame whose accesses the vCPU's device page answers. */
   mapDevice(frame: Gfn): void {
     if (!this.covers(frame)) throw new RangeError(`no guest frame ${frame}`);
-    this.table[frame] = DEVICE;
+    this.set(frame, DEVICE);
   }
 
   unmap(frame: Gfn): void {
-    if (this.covers(frame)) this.table[frame] = 0;
+    if (this.covers(frame)) this.set(frame, 0);
+  }
+
+  /** True where nothing lies, not even the device page. */
+  isEmpty(frame: number): boolean {
+    return this.covers(frame) && this.table[frame] === 0;
   }
 
   /** What lies at a guest frame, or undefined. */
   get(frame: number): PhysmapEntry | undefined {
-    const entry = this.covers(frame) ? this.table[frame] : 0;
-    if (entry === undefined || entry === 0 || entry === DEVICE) return undefined;
-    const readOnly = (entry & READ_ONLY) !== 0;
-    return { offset: fileOffset(entry - (readOnly ? READ_ONLY : 0) - this.base), readOnly };
+    return this.covers(frame) ? decode(this.table[frame] ?? 0, this.base) : undefined;
   }
 }

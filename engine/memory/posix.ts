@@ -6,7 +6,9 @@ import koffi from "koffi";
 
 const PROT_READ_WRITE = 3;
 const MAP_SHARED = 1;
+const MAP_PRIVATE = 2;
 const MAP_FIXED = 0x10;
+const MAP_ANONYMOUS = process.platform === "darwin" ? 0x1000 : 0x20;
 const MFD_CLOEXEC = 1;
 const MADV_REMOVE = 9;
 const FUTEX_WAIT = 0;
@@ -28,9 +30,8 @@ export class SystemCallError extends Error {
 }
 
 export interface Posix {
-  /** A new file of `length` zero bytes that lives in memory and has no name. Returns its descriptor. */
-  createFile(length: number): number;
-  closeFile(descriptor: number): void;
+  /** A new file of `length` zero bytes that lives in memory, and the path by which other processes of this user open it. */
+  createFile(length: number): SharedFile;
   /** Native address of the first byte of a buffer that never moves. */
   addressOf(buffer: ArrayBufferLike): bigint;
   /** Replaces the pages at `address` by a shared mapping of the file from `offset` on. */
@@ -39,16 +40,37 @@ export interface Posix {
   remove(address: bigint, length: number): boolean;
   /** Sleeps while the word at `address` holds `expected`, at most `timeoutNs`. False: no futex on this host. */
   futexWait(address: bigint, expected: number, timeoutNs: number): boolean;
-  futexWake(address: bigint): boolean;
+  /** Wakes up to `count` sleepers. */
+  futexWake(address: bigint, count: number): boolean;
+  /** Puts private zero pages in the place of a mapping, so that what it held on to is free. */
+  unmapFixed(address: bigint, length: number): void;
 }
 
-function unlinkedFile(): number {
+/** A file in memory that several processes map. It is gone when `close` was called and nobody maps it any more. */
+export interface SharedFile {
+  readonly descriptor: number;
+  readonly path: string;
+  close(): void;
+}
+
+/** Where there is no memfd: a file in a folder of its own, which its owner removes. */
+function namedFile(): SharedFile {
   const directory = mkdtempSync(join(tmpdir(), "domlab-"));
-  try {
-    return openSync(join(directory, "memory"), "wx+", 0o600);
-  } finally {
-    rmSync(directory, { recursive: true });
-  }
+  const path = join(directory, "memory");
+  const descriptor = openSync(path, "wx+", 0o600);
+  return {
+    descriptor,
+    path,
+    close() {
+      closeSync(descriptor);
+      rmSync(directory, { recursive: true, force: true });
+    },
+  };
+}
+
+function memoryFile(descriptor: number): SharedFile {
+  if (descriptor < 0) throw new SystemCallError("memfd_create", koffi.errno());
+  return { descriptor, path: `/proc/${process.pid}/fd/${descriptor}`, close: () => closeSync(descriptor) };
 }
 
 function load(): Posix {
@@ -71,15 +93,18 @@ function load(): Posix {
 
   return {
     createFile(length) {
-      const descriptor = memfdCreate ? memfdCreate("domlab-guest", MFD_CLOEXEC) : unlinkedFile();
-      if (descriptor < 0) throw new SystemCallError("memfd_create", koffi.errno());
-      ftruncateSync(descriptor, length);
-      return descriptor;
+      const file = memfdCreate ? memoryFile(memfdCreate("domlab-guest", MFD_CLOEXEC)) : namedFile();
+      ftruncateSync(file.descriptor, length);
+      return file;
     },
-    closeFile: closeSync,
     addressOf: (buffer) => koffi.address(new Uint8Array(buffer)),
     mapFixed(address, length, descriptor, offset) {
       const result = mmap(address, length, PROT_READ_WRITE, MAP_SHARED | MAP_FIXED, descriptor, offset);
+      if (BigInt(result) !== address) throw new SystemCallError("mmap", koffi.errno());
+    },
+    unmapFixed(address, length) {
+      const flags = MAP_PRIVATE | MAP_FIXED | MAP_ANONYMOUS;
+      const result = mmap(address, length, PROT_READ_WRITE, flags, -1, 0);
       if (BigInt(result) !== address) throw new SystemCallError("mmap", koffi.errno());
     },
     remove: (address, length) => madvise !== undefined && madvise(address, length, MADV_REMOVE) === 0,
@@ -91,9 +116,9 @@ function load(): Posix {
       syscall(futexNumber, address, FUTEX_WAIT, expected, timespec, 0n, 0);
       return true;
     },
-    futexWake(address) {
+    futexWake(address, count) {
       if (futexNumber === undefined) return false;
-      syscall(futexNumber, address, FUTEX_WAKE, 1, null, 0n, 0);
+      syscall(futexNumber, address, FUTEX_WAKE, count, null, 0n, 0);
       return true;
     },
   };

@@ -1,271 +1,277 @@
 /**
- * One guest's connection: requests in, replies and watch events out (docs/misc/xenstore.txt).
+ * One connection: bytes of requests in, bytes of replies and watch events out (docs/misc/xenstore.txt).
  *
- * The guest reads and watches its own subtree and writes the parts of it that belong to a guest. Quotas are Xen's
- * defaults. A transaction works on a snapshot; its commit fails with EAGAIN if the store has changed meanwhile.
+ * The peer may be hostile. What waits for one that does not read is bounded: with as many unread replies as its quota
+ * allows it is not listened to, events that wait are merged and capped, and all of it counts as the domain's memory.
  */
 import type { ErrnoName } from "../abi/errors.ts";
-import { XS_PAYLOAD_MAX, XsType } from "../abi/xs-wire.ts";
-import { decodeText, encodeMessage, encodeStrings, errorReply, type Message, strings, watchEvent } from "./protocol.ts";
-import type { Store } from "./store.ts";
-import { MAX_NODE_SIZE, splitPath, type Tree } from "./tree.ts";
+import { XS_ERROR_PROTO } from "../abi/xs-wire.ts";
+import type { DomainRecord, Xenstored } from "./daemon.ts";
+import type { Scope } from "./operations.ts";
+import { absolutePath, depthBelow, homeOf, type Path, parsePath, SPECIAL_NODES } from "./path.ts";
+import { type Actor, parseDomain, permits } from "./permissions.ts";
+import { encodeMessage, encodeStrings, errorReply, type Message, MessageParser } from "./protocol.ts";
+import { exceeds } from "./quota.ts";
+import { answer, type Reply, requestPath } from "./requests.ts";
+import type { StoreEvent } from "./store.ts";
+import type { Transaction } from "./transaction.ts";
+import { EventQueue, matches, type Watch, watchBytes } from "./watches.ts";
 
-const MAX_WATCHES = 128;
-const MAX_TRANSACTIONS = 10;
-const MAX_NODES = 1000;
-/** Watch events that may wait for a guest that does not read; one waiting event stands for later ones like it. */
-const MAX_WAITING_EVENTS = 1000;
+/** Events that may wait for a domain, and for a tool of domain 0. */
+const WAITING_EVENTS = 1000;
+const WAITING_EVENTS_PRIVILEGED = 65_536;
+/** Bytes that a peer may send ahead of what is performed; a peer that keeps to its window never comes near. */
+const INPUT_MAX = 1 << 20;
 
-/** What a guest may write below its home. */
-const GUEST_WRITABLE =
-  /^(control\/(feature-[a-z0-9-]+|shutdown|sysrq)|(device|data|drivers|feature|attr|error|suspend|hvmloader)(\/.*)?)$/;
-
-interface Watch {
-  readonly path: string;
-  readonly token: string;
-  /** The path as the guest gave it: a relative one is answered with relative paths. */
-  readonly relative: boolean;
+/** The other end of a connection, as its transport provides it. */
+export interface ConnectionLink {
+  /** Takes bytes for the peer: whole messages, in order. */
+  send(bytes: Uint8Array): void;
+  /** So many bytes of input have been used up. */
+  consumed?(bytes: number): void;
+  /** The daemon has ended the connection; the number is for XS_ERROR of the guest's page. */
+  closed?(error: number): void;
 }
 
-interface Transaction {
-  readonly base: Tree;
-  tree: Tree;
-  readonly changed: Set<string>;
+export interface ConnectionOptions {
+  /** May do everything; unless said otherwise, domain 0 may. */
+  readonly privileged?: boolean;
+  /** Bytes that may be sent and not yet reported by taken(); unlimited by default. At least a whole message. */
+  readonly window?: number;
 }
 
-/** Payload of a successful reply, or the name of an error. */
-type Reply = Uint8Array | ErrnoName;
-type Handler = (connection: Connection, request: Message) => Reply;
-
-const OK = encodeStrings(["OK"]);
+interface Sent {
+  length: number;
+  readonly reply: boolean;
+}
 
 export class Connection {
-  private readonly store: Store;
-  private readonly domain: number;
-  private readonly home: string;
-  private readonly watches: Watch[] = [];
+  readonly domain: number;
+  readonly record: DomainRecord;
+  private readonly daemon: Xenstored;
+  private readonly link: ConnectionLink;
+  private readonly privileged: boolean;
+  private readonly window: number | undefined;
+  private readonly parser = new MessageParser();
+  private readonly watches = new Map<string, Watch>();
   private readonly transactions = new Map<number, Transaction>();
   private nextTransaction = 1;
   private readonly replies: Uint8Array[] = [];
-  private readonly events = new Map<string, Uint8Array>();
-  private readonly stopListening: () => void;
+  private readonly events: EventQueue;
+  /** Messages that the peer has not reported as taken. */
+  private readonly sent: Sent[] = [];
+  private busy = false;
+  private open = true;
 
-  /** `wake` is called when there is output although the guest has sent nothing: a watch has fired. */
-  constructor(store: Store, domain: number, wake: () => void) {
-    this.store = store;
-    this.domain = domain;
-    this.home = `/local/domain/${domain}`;
-    this.stopListening = store.onChange((path) => {
-      if (this.fire(path)) wake();
-    });
+  /** Made by Xenstored.connect(). */
+  constructor(daemon: Xenstored, record: DomainRecord, link: ConnectionLink, options: ConnectionOptions) {
+    this.daemon = daemon;
+    this.record = record;
+    this.domain = record.id;
+    this.link = link;
+    this.privileged = options.privileged ?? record.id === 0;
+    this.window = options.window;
+    this.events = new EventQueue(this.privileged ? WAITING_EVENTS_PRIVILEGED : WAITING_EVENTS);
   }
 
+  get actor(): Actor {
+    return { domain: this.domain, privileged: this.privileged, target: this.record.target };
+  }
+
+  /** Watches and transactions that are open, and bytes that they and the waiting output take. */
+  get usage(): { watches: number; transactions: number; bytes: number } {
+    let bytes = this.events.bytes;
+    for (const watch of this.watches.values()) bytes += watchBytes(watch);
+    for (const transaction of this.transactions.values()) bytes += transaction.bytes;
+    for (const reply of this.replies) bytes += reply.length;
+    return { watches: this.watches.size, transactions: this.transactions.size, bytes };
+  }
+
+  /** Feeds what the peer has sent, cut anywhere. */
+  receive(bytes: Uint8Array): void {
+    if (!this.open) return;
+    this.parser.push(bytes);
+    if (this.parser.buffered > INPUT_MAX) this.fail();
+    else this.pump();
+  }
+
+  /** The peer has taken so many of the bytes that it was sent. */
+  taken(bytes: number): void {
+    let left = bytes;
+    while (left > 0 && this.sent[0] !== undefined) {
+      const step = Math.min(left, this.sent[0].length);
+      this.sent[0].length -= step;
+      left -= step;
+      if (this.sent[0].length === 0) this.sent.shift();
+    }
+    this.flush();
+    this.pump();
+  }
+
+  /** Ends the connection and drops what belongs to it. */
   close(): void {
-    this.stopListening();
+    if (!this.open) return;
+    this.open = false;
+    this.reset();
+    this.replies.length = 0;
+    this.daemon.forgetConnection(this);
   }
 
-  /** Performs a request; its reply is in take() afterwards. */
-  handle(request: Message): void {
-    const handler = HANDLERS.get(request.type);
-    const reply = handler === undefined ? "ENOSYS" : handler(this, request);
-    this.replies.push(
-      encodeMessage(typeof reply === "string" ? errorReply(request, reply) : { ...request, payload: reply }),
-    );
-    if (request.type === XsType.WATCH && typeof reply !== "string") this.fireLatest();
+  private fail(): void {
+    this.close();
+    this.link.closed?.(XS_ERROR_PROTO);
   }
 
-  /** The next message for the guest, or undefined. */
-  take(): Uint8Array | undefined {
-    const reply = this.replies.shift();
-    if (reply !== undefined) return reply;
-    const first = this.events.entries().next().value;
-    if (first === undefined) return undefined;
-    this.events.delete(first[0]);
-    return first[1];
+  private get parked(): boolean {
+    const unread = this.replies.length + this.sent.filter(({ reply }) => reply).length;
+    return !this.privileged && unread > 0 && exceeds(unread + 1, this.record.quotas.outstanding);
   }
 
-  /** True while replies wait that the guest has not made room for. */
-  get backlogged(): boolean {
-    return this.replies.length > 0;
-  }
-
-  private queueEvent(path: string, token: string): boolean {
-    const key = `${path}\0${token}`;
-    if (this.events.has(key) || this.events.size >= MAX_WAITING_EVENTS) return false;
-    this.events.set(key, encodeMessage(watchEvent(path, token)));
-    return true;
-  }
-
-  private visible(watch: Watch, path: string): string {
-    return watch.relative && path.startsWith(`${this.home}/`) ? path.slice(this.home.length + 1) : path;
-  }
-
-  private fire(path: string): boolean {
-    let any = false;
-    for (const watch of this.watches) {
-      const covers = path === watch.path || path.startsWith(watch.path === "/" ? "/" : `${watch.path}/`);
-      if (covers && this.mayRead(path)) any = this.queueEvent(this.visible(watch, path), watch.token) || any;
+  private pump(): void {
+    // A reply may come back as the next request before this returns; that one is for the loop that runs already.
+    if (this.busy) return;
+    this.busy = true;
+    while (this.open && !this.parked) {
+      const before = this.parser.buffered;
+      const message = this.parser.next();
+      if (message === undefined) break;
+      if (message === "too-long") {
+        const header = { type: 0, requestId: 0, transactionId: 0, payload: new Uint8Array(0) };
+        this.link.send(encodeMessage(errorReply(header, "E2BIG")));
+        this.fail();
+        break;
+      }
+      this.link.consumed?.(before - this.parser.buffered);
+      this.handle(message);
+      this.flush();
     }
-    return any;
+    this.busy = false;
+    this.flush();
   }
 
-  /** A new watch fires once at once. */
-  private fireLatest(): void {
-    const watch = this.watches.at(-1);
-    if (watch !== undefined) this.queueEvent(this.visible(watch, watch.path), watch.token);
+  private handle(message: Message): void {
+    const reply = answer(this.daemon, this, message);
+    // A request may have released the very domain that sent it.
+    if (!this.open) return;
+    const payload = typeof reply === "string" ? errorReply(message, reply) : { ...message, payload: reply };
+    this.replies.push(encodeMessage(payload));
   }
 
-  private mayRead(path: string): boolean {
-    return path === this.home || path.startsWith(`${this.home}/`) || path.startsWith("@");
-  }
-
-  private mayWrite(path: string): boolean {
-    return path.startsWith(`${this.home}/`) && GUEST_WRITABLE.test(path.slice(this.home.length + 1));
-  }
-
-  private absolute(path: string): string {
-    return path.startsWith("/") || path.startsWith("@") ? path : `${this.home}/${path}`;
-  }
-
-  /** The transaction of a request: undefined outside of one, an error name for an unknown number. */
-  private transaction(request: Message): Transaction | undefined | "ENOENT" {
-    if (request.transactionId === 0) return undefined;
-    return this.transactions.get(request.transactionId) ?? "ENOENT";
-  }
-
-  /** Reads the node that the first string of the payload names. */
-  lookup(request: Message, use: (node: NonNullable<ReturnType<Tree["get"]>>) => Reply): Reply {
-    const transaction = this.transaction(request);
-    if (transaction === "ENOENT") return transaction;
-    const path = this.absolute(strings(request.payload)[0] ?? "");
-    const parts = splitPath(path);
-    if (parts === undefined) return "EINVAL";
-    if (!this.mayRead(path)) return "EACCES";
-    const node = (transaction?.tree ?? this.store.tree).get(parts);
-    return node === undefined ? "ENOENT" : use(node);
-  }
-
-  /** Changes the tree at a path the guest may write, within its quota. */
-  change(request: Message, path: string, apply: (tree: Tree, parts: readonly string[]) => Tree | ErrnoName): Reply {
-    const transaction = this.transaction(request);
-    if (transaction === "ENOENT") return transaction;
-    const full = this.absolute(path);
-    const parts = splitPath(full);
-    if (parts === undefined) return "EINVAL";
-    if (!this.mayWrite(full)) return "EACCES";
-    const before = transaction?.tree ?? this.store.tree;
-    const after = apply(before, parts);
-    if (typeof after === "string") return after;
-    if (after.count(parts) > before.count(parts) && after.count(parts.slice(0, 3)) > MAX_NODES) return "ENOSPC";
-    if (transaction === undefined) {
-      this.store.commit(after, [full]);
-    } else {
-      transaction.tree = after;
-      transaction.changed.add(full);
+  /** Sends what there is room for, replies first. */
+  flush(): void {
+    while (this.open) {
+      const next = this.replies[0];
+      if (next === undefined && this.events.length === 0) return;
+      const inFlight = this.sent.reduce((sum, { length }) => sum + length, 0);
+      // Room is asked for a whole message, so that an event need not be looked at before it is taken.
+      if (this.window !== undefined && inFlight > 0 && inFlight + (next?.length ?? 0) > this.window) return;
+      if (this.window !== undefined && next === undefined && inFlight >= this.window / 2) return;
+      const bytes = next === undefined ? this.events.shift() : this.replies.shift();
+      if (bytes === undefined) return;
+      if (this.window !== undefined) this.sent.push({ length: bytes.length, reply: next !== undefined });
+      this.link.send(bytes);
     }
-    return OK;
   }
 
-  startTransaction(request: Message): Reply {
-    if (request.transactionId !== 0) return "EBUSY";
-    if (this.transactions.size >= MAX_TRANSACTIONS) return "ENOSPC";
-    while (this.transactions.has(this.nextTransaction)) this.nextTransaction = (this.nextTransaction % 0xffffffff) + 1;
+  /** Performs an operation on the tree: in the request's transaction, or in one of its own that is committed. */
+  perform(
+    message: Message,
+    path: string | undefined,
+    operation: (scope: Scope, path: Path) => Reply,
+    special = false,
+  ): Reply {
+    if (path === undefined || path === "") return "EINVAL";
+    const { daemon, actor, record } = this;
+    const at = requestPath(absolutePath(this.domain, path), record.quotas["path-length"], special);
+    if (at === undefined) return "EINVAL";
+    const tracked = message.transactionId === 0 ? undefined : this.transactions.get(message.transactionId);
+    if (message.transactionId !== 0 && tracked === undefined) return "ENOENT";
+    if (tracked !== undefined && !this.privileged) {
+      if (exceeds(tracked.size + at.length, record.quotas["transaction-nodes"])) return "ENOSPC";
+      if (!daemon.hasMemory(record, tracked.delta.of(record.id).bytes + message.payload.length)) return "ENOMEM";
+    }
+    const transaction = tracked ?? daemon.store.begin(false);
+    const reply = operation(daemon.scope(transaction, actor, record), at);
+    if (tracked !== undefined || typeof reply === "string") return reply;
+    return daemon.store.commit(transaction, () => true) ?? reply;
+  }
+
+  startTransaction({ transactionId }: Message): Reply {
+    if (transactionId !== 0) return "EBUSY";
+    if (!this.privileged && exceeds(this.daemon.transactionsOf(this.record) + 1, this.record.quotas.transactions)) {
+      return "ENOSPC";
+    }
+    while (this.nextTransaction === 0 || this.transactions.has(this.nextTransaction)) this.advance();
     const id = this.nextTransaction;
-    this.nextTransaction = (id % 0xffffffff) + 1;
-    this.transactions.set(id, { base: this.store.tree, tree: this.store.tree, changed: new Set() });
+    this.advance();
+    this.transactions.set(id, this.daemon.store.begin(true));
     return encodeStrings([String(id)]);
   }
 
-  endTransaction(request: Message): Reply {
-    const transaction = this.transactions.get(request.transactionId);
-    const [answer] = strings(request.payload);
+  private advance(): void {
+    this.nextTransaction = (this.nextTransaction + 1) >>> 0;
+  }
+
+  endTransaction(id: number, commit: boolean): ErrnoName | undefined {
+    const transaction = this.transactions.get(id);
     if (transaction === undefined) return "ENOENT";
-    if (answer !== "T" && answer !== "F") return "EINVAL";
-    this.transactions.delete(request.transactionId);
-    if (answer === "F") return OK;
-    if (transaction.base !== this.store.tree) return "EAGAIN";
-    this.store.commit(transaction.tree, transaction.changed);
-    return OK;
+    this.transactions.delete(id);
+    if (!commit) return undefined;
+    return this.daemon.store.commit(transaction, this.privileged ? () => true : this.daemon.room);
   }
 
-  watch(request: Message): Reply {
-    const [path, token] = strings(request.payload);
-    if (path === undefined || token === undefined) return "EINVAL";
-    const full = this.absolute(path);
-    if (splitPath(full) === undefined && !full.startsWith("@")) return "EINVAL";
-    if (this.watches.some((watch) => watch.path === full && watch.token === token)) return "EEXIST";
-    if (this.watches.length >= MAX_WATCHES) return "E2BIG";
-    this.watches.push({ path: full, token, relative: full !== path });
-    return OK;
+  addWatch(path: string, token: string, depth: number | undefined): ErrnoName | undefined {
+    const full = absolutePath(this.domain, path);
+    const special = full.startsWith("@");
+    const [name = "", released, ...more] = full.split("/");
+    if (special) {
+      if (!SPECIAL_NODES.includes(name) || more.length > 0) return "EINVAL";
+      if (released !== undefined && parseDomain(released) === undefined) return "EINVAL";
+      if (depth !== undefined && depth > 1) return "EINVAL";
+    } else if (path === "" || parsePath(full, this.record.quotas["path-length"]) === undefined) return "EINVAL";
+    const key = `${full}\0${token}`;
+    if (this.watches.has(key)) return "EEXIST";
+    // A special watch hears of the domid below it only if it asks for that depth.
+    const limit = special ? (depth ?? 0) : depth;
+    const prefix = full === path ? 0 : homeOf(this.domain).length + 1;
+    const watch: Watch = { path: full, token, prefix, depth: limit };
+    const { quotas } = this.record;
+    if (!this.privileged) {
+      if (exceeds(this.daemon.watchesOf(this.record) + 1, quotas.watches)) return "E2BIG";
+      if (!this.daemon.hasMemory(this.record, watchBytes(watch))) return "ENOMEM";
+    }
+    this.watches.set(key, watch);
+    this.events.push(watch, full);
+    return undefined;
   }
 
-  unwatch(request: Message): Reply {
-    const [path = "", token] = strings(request.payload);
-    const full = this.absolute(path);
-    const index = this.watches.findIndex((watch) => watch.path === full && watch.token === token);
-    if (index < 0) return "ENOENT";
-    this.watches.splice(index, 1);
-    return OK;
+  removeWatch(path: string, token: string): ErrnoName | undefined {
+    return this.watches.delete(`${absolutePath(this.domain, path)}\0${token}`) ? undefined : "ENOENT";
   }
 
-  resetWatches(): Reply {
-    this.watches.length = 0;
+  /** Drops watches, waiting events and transactions (RESET_WATCHES). */
+  reset(): void {
+    this.watches.clear();
     this.events.clear();
     this.transactions.clear();
-    return OK;
   }
 
-  domainPath(request: Message): Reply {
-    const [text = ""] = strings(request.payload);
-    return /^[0-9]{1,5}$/.test(text) ? encodeStrings([`/local/domain/${Number(text)}`]) : "EINVAL";
+  /** Queues the events that concern this connection and that it may know of. */
+  notice(events: readonly StoreEvent[]): void {
+    if (this.watches.size === 0) return;
+    const { actor } = this;
+    for (const { path, exact, permissions } of events) {
+      for (const watch of this.watches.values()) {
+        if (!concerns(watch, path, exact) || !permissions.some((list) => permits(actor, list, "read"))) continue;
+        if (this.privileged || this.daemon.hasMemory(this.record, path.length)) this.events.push(watch, path);
+      }
+    }
+    if (!this.busy) this.flush();
   }
-
-  permissions(): Uint8Array {
-    return encodeStrings([`n${this.domain}`]);
-  }
 }
 
-/** WRITE: the path and its NUL, then the value without one. */
-function write(connection: Connection, request: Message): Reply {
-  const end = request.payload.indexOf(0);
-  if (end < 0) return "EINVAL";
-  const value = request.payload.slice(end + 1);
-  if (value.length > MAX_NODE_SIZE) return "ENOSPC";
-  return connection.change(request, decodeText(request.payload.subarray(0, end)), (tree, parts) =>
-    tree.with(parts, value),
-  );
+/** As matches(), but a special watch that goes one level down hears of the domid only, not of the bare event too. */
+function concerns(watch: Watch, path: string, exact: boolean): boolean {
+  if (watch.path.startsWith("@") && watch.depth === 1) return depthBelow(watch.path, path) === 1;
+  return matches(watch, path, exact);
 }
-
-function directory(connection: Connection, request: Message): Reply {
-  return connection.lookup(request, (node) => {
-    const names = encodeStrings([...node.children.keys()]);
-    return names.length > XS_PAYLOAD_MAX ? "E2BIG" : names;
-  });
-}
-
-function remove(connection: Connection, request: Message): Reply {
-  const [path = ""] = strings(request.payload);
-  return connection.change(request, path, (tree, parts) =>
-    tree.get(parts) === undefined && tree.get(parts.slice(0, -1)) === undefined ? "ENOENT" : tree.without(parts),
-  );
-}
-
-/** Types that are not here answer ENOSYS. */
-const HANDLERS = new Map<number, Handler>([
-  [XsType.READ, (connection, request) => connection.lookup(request, (node) => node.value)],
-  [XsType.WRITE, write],
-  [XsType.DIRECTORY, directory],
-  [
-    XsType.MKDIR,
-    (connection, request) =>
-      connection.change(request, strings(request.payload)[0] ?? "", (tree, parts) => tree.withNode(parts)),
-  ],
-  [XsType.RM, remove],
-  [XsType.GET_PERMS, (connection, request) => connection.lookup(request, () => connection.permissions())],
-  [XsType.WATCH, (connection, request) => connection.watch(request)],
-  [XsType.UNWATCH, (connection, request) => connection.unwatch(request)],
-  [XsType.RESET_WATCHES, (connection) => connection.resetWatches()],
-  [XsType.TRANSACTION_START, (connection, request) => connection.startTransaction(request)],
-  [XsType.TRANSACTION_END, (connection, request) => connection.endTransaction(request)],
-  [XsType.GET_DOMAIN_PATH, (connection, request) => connection.domainPath(request)],
-]);

@@ -1,8 +1,8 @@
 /**
  * XenStore wire protocol (xen/include/public/io/xs_wire.h, docs/misc/xenstore.txt): pure, no I/O.
  *
- * A message is a 16-byte header and a payload of at most 4096 bytes; texts in it are Latin-1 bytes, separated or
- * terminated by NUL.
+ * A message is a 16-byte header and a payload of at most 4096 bytes. Paths and tokens are Latin-1 bytes, each with a
+ * NUL behind it; a value is any bytes.
  */
 import type { ErrnoName } from "../abi/errors.ts";
 import { XS_PAYLOAD_MAX, XsType, xsHeader } from "../abi/xs-wire.ts";
@@ -14,50 +14,61 @@ export interface Message {
   readonly payload: Uint8Array;
 }
 
-export type ParseEvent = Message | "too-long";
+/** Longest message, header included, in bytes. */
+export const MESSAGE_MAX = xsHeader.size + XS_PAYLOAD_MAX;
 
-/** Takes a byte stream apart into messages, wherever it is cut. After "too-long" it must not be fed any more. */
+/** Takes a byte stream apart into messages, wherever it is cut. */
 export class MessageParser {
-  private readonly buffer = new Uint8Array(xsHeader.size + XS_PAYLOAD_MAX);
+  private readonly message = new Uint8Array(MESSAGE_MAX);
+  private readonly header = new DataView(this.message.buffer);
   private filled = 0;
+  private readonly chunks: Uint8Array[] = [];
+  private tooLong = false;
+  /** Bytes that were fed and are not yet part of a message that next() has returned. */
+  buffered = 0;
 
-  /** Feeds bytes and returns the messages they complete. */
-  push(bytes: Uint8Array): ParseEvent[] {
-    const events: ParseEvent[] = [];
-    let used = 0;
-    while (used < bytes.length) {
-      used += this.take(bytes.subarray(used), this.wanted());
-      if (this.filled < xsHeader.size) continue;
-      const header = xsHeader.read(new DataView(this.buffer.buffer));
-      if (header.length > XS_PAYLOAD_MAX) {
-        events.push("too-long");
-        return events;
-      }
-      if (this.filled < xsHeader.size + header.length) continue;
-      events.push({ ...header, payload: this.buffer.slice(xsHeader.size, this.filled) });
-      this.filled = 0;
+  /** Feeds bytes; the array must not be changed afterwards. */
+  push(bytes: Uint8Array): void {
+    if (bytes.length > 0) this.chunks.push(bytes);
+    this.buffered += bytes.length;
+  }
+
+  /** The next whole message, undefined until more bytes come, or "too-long", which is for good. */
+  next(): Message | "too-long" | undefined {
+    for (;;) {
+      if (this.tooLong) return "too-long";
+      const wanted = this.wanted();
+      if (this.filled >= xsHeader.size && this.filled === wanted) return this.complete();
+      const chunk = this.chunks[0];
+      if (chunk === undefined) return undefined;
+      const piece = chunk.subarray(0, wanted - this.filled);
+      this.message.set(piece, this.filled);
+      this.filled += piece.length;
+      if (piece.length === chunk.length) this.chunks.shift();
+      else this.chunks[0] = chunk.subarray(piece.length);
+      if (this.filled === xsHeader.size) this.tooLong = xsHeader.read(this.header).length > XS_PAYLOAD_MAX;
     }
-    return events;
   }
 
   /** Bytes up to the end of the header, or of the message once its header is known. */
   private wanted(): number {
-    if (this.filled < xsHeader.size) return xsHeader.size;
-    return xsHeader.size + xsHeader.read(new DataView(this.buffer.buffer)).length;
+    return this.filled < xsHeader.size ? xsHeader.size : xsHeader.size + xsHeader.read(this.header).length;
   }
 
-  private take(bytes: Uint8Array, until: number): number {
-    const piece = bytes.subarray(0, until - this.filled);
-    this.buffer.set(piece, this.filled);
-    this.filled += piece.length;
-    return piece.length;
+  private complete(): Message {
+    const { type, requestId, transactionId } = xsHeader.read(this.header);
+    const payload = this.message.slice(xsHeader.size, this.filled);
+    this.buffered -= this.filled;
+    this.filled = 0;
+    return { type, requestId, transactionId, payload };
   }
 }
 
 /** Encodes a message. */
 export function encodeMessage(message: Message): Uint8Array {
   const bytes = new Uint8Array(xsHeader.size + message.payload.length);
-  xsHeader.write(new DataView(bytes.buffer), 0, { ...message, length: message.payload.length });
+  const { type, requestId, transactionId } = message;
+  xsHeader.write(new DataView(bytes.buffer), 0, { type, requestId, transactionId, length: message.payload.length });
   bytes.set(message.payload, xsHeader.size);
   return bytes;
 }
@@ -71,12 +82,19 @@ export function decodeText(bytes: Uint8Array): string {
   return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).toString("latin1");
 }
 
-/** The NUL-terminated strings of a payload; a last one without its NUL counts too. */
-export function strings(payload: Uint8Array): string[] {
-  const text = decodeText(payload);
-  const parts = text.split("\0");
-  if (parts.at(-1) === "") parts.pop();
-  return parts;
+/** Bytes of a value that programs write: UTF-8, as the paths and names of the host are. */
+export function encodeValue(text: string): Uint8Array {
+  return Uint8Array.from(Buffer.from(text, "utf8"));
+}
+
+export function decodeValue(bytes: Uint8Array): string {
+  return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).toString("utf8");
+}
+
+/** The NUL-terminated strings that a payload consists of; undefined if bytes without a NUL follow them. */
+export function strings(payload: Uint8Array): string[] | undefined {
+  if (payload.length === 0) return [];
+  return payload.at(-1) === 0 ? decodeText(payload.subarray(0, -1)).split("\0") : undefined;
 }
 
 /** Texts, each with a NUL behind it. */

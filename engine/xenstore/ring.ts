@@ -1,12 +1,17 @@
 /**
  * The guest's XenStore page (struct xenstore_domain_interface): the store's end of its two byte rings.
  *
- * The guest is hostile: each of its indexes is read once and checked; an impossible one ends the connection.
+ * The guest is hostile: each of its indexes is read once and checked; an impossible one ends the connection. Layout,
+ * reconnection and the error word are those of docs/misc/xenstore-ring.txt.
  */
 import {
+  XS_CONNECTED,
   XS_CONNECTION,
   XS_ERROR,
+  XS_ERROR_NONE,
   XS_ERROR_RINGIDX,
+  XS_FEATURES,
+  XS_RECONNECT,
   XS_REQUEST,
   XS_REQUEST_CONS,
   XS_REQUEST_PROD,
@@ -14,6 +19,7 @@ import {
   XS_RESPONSE_CONS,
   XS_RESPONSE_PROD,
   XS_RING_LENGTH,
+  XS_SERVER_FEATURES,
 } from "../abi/xs-wire.ts";
 import type { Mapping } from "../memory/guest-memory.ts";
 
@@ -24,28 +30,49 @@ export class XenstoreRing {
   private requestConsumer = 0;
   private responseProducer = 0;
 
-  constructor(mapping: Mapping) {
+  /** Serves the XenStore page of the domain behind `mapping` and offers the feature bits to it. */
+  constructor(mapping: Mapping, features: number = XS_FEATURES) {
     this.mapping = mapping;
     this.start = mapping.base + mapping.plan.xenstore;
-    Atomics.store(mapping.words, (this.start + XS_CONNECTION) >>> 2, 0);
+    this.store(XS_SERVER_FEATURES, features);
+    this.store(XS_CONNECTION, XS_CONNECTED);
+  }
+
+  private store(field: number, value: number): void {
+    Atomics.store(this.mapping.words, (this.start + field) >>> 2, value);
+  }
+
+  /** Whether the guest waits for a new connection; until reconnected() nothing else in the page counts. */
+  get wantsReconnect(): boolean {
+    return this.index(XS_CONNECTION) === XS_RECONNECT;
+  }
+
+  /** Empties both rings and tells the guest that its connection is as new. */
+  reconnected(): void {
+    this.requestConsumer = 0;
+    this.responseProducer = 0;
+    for (const field of [XS_REQUEST_CONS, XS_REQUEST_PROD, XS_RESPONSE_CONS, XS_RESPONSE_PROD]) this.store(field, 0);
+    this.store(XS_ERROR, XS_ERROR_NONE);
+    // Last: the guest looks at the rest once it sees this.
+    this.store(XS_CONNECTION, XS_CONNECTED);
   }
 
   private index(field: number): number {
     return Atomics.load(this.mapping.words, (this.start + field) >>> 2) >>> 0;
   }
 
-  /** Takes what the guest has written, or undefined for an impossible producer index. */
-  read(): Uint8Array | undefined {
-    const producer = this.index(XS_REQUEST_PROD);
-    const length = (producer - this.requestConsumer) >>> 0;
-    if (length > XS_RING_LENGTH) return undefined;
+  /** Takes at most `limit` bytes of what the guest has written, or undefined for an impossible producer index. */
+  read(limit: number = XS_RING_LENGTH): Uint8Array | undefined {
+    const written = (this.index(XS_REQUEST_PROD) - this.requestConsumer) >>> 0;
+    if (written > XS_RING_LENGTH) return undefined;
+    const length = Math.min(written, limit);
     const bytes = new Uint8Array(length);
     for (let i = 0; i < length; i++) {
       bytes[i] = this.mapping.bytes[this.start + XS_REQUEST + ((this.requestConsumer + i) % XS_RING_LENGTH)] ?? 0;
     }
-    this.requestConsumer = producer;
+    this.requestConsumer = (this.requestConsumer + length) >>> 0;
     // The bytes are copied before the space is given back.
-    Atomics.store(this.mapping.words, (this.start + XS_REQUEST_CONS) >>> 2, this.requestConsumer);
+    this.store(XS_REQUEST_CONS, this.requestConsumer);
     return bytes;
   }
 
@@ -60,12 +87,12 @@ export class XenstoreRing {
     }
     this.responseProducer = (this.responseProducer + length) >>> 0;
     // The bytes are in place before the guest may look at them.
-    Atomics.store(this.mapping.words, (this.start + XS_RESPONSE_PROD) >>> 2, this.responseProducer);
+    this.store(XS_RESPONSE_PROD, this.responseProducer);
     return length;
   }
 
   /** Tells the guest that its connection is over and why. */
   fail(error: number = XS_ERROR_RINGIDX): void {
-    Atomics.store(this.mapping.words, (this.start + XS_ERROR) >>> 2, error);
+    this.store(XS_ERROR, error);
   }
 }

@@ -1,7 +1,8 @@
 import { mkdtempSync, rmSync } from "node:fs";
 import os from "node:os";
 import path from "node:path";
-import { type DomainHandle, startDomain } from "../../engine/domain/start.ts";
+import type { DomainHandle } from "../../engine/domain/guest.ts";
+import { startDomain } from "../../engine/domain/host.ts";
 import { openImage } from "../../main/images/catalogue.ts";
 import { PromptWatch } from "../../main/prompt-watch.ts";
 import { processMemory } from "./memory.ts";

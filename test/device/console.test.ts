@@ -11,7 +11,7 @@ import { planFrames } from "../../engine/memory/frame-plan.ts";
 import { createGuestMemory } from "../../engine/memory/guest-memory.ts";
 
 function guest() {
-  const mapping = createGuestMemory(planFrames(1 << 20), 0, "threads").attach(0);
+  const mapping = createGuestMemory(planFrames(1 << 20), 0, "threads").attach();
   const page = mapping.plan.console;
   let events = 0;
   let output = "";

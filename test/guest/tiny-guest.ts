@@ -1,6 +1,6 @@
 /** Guests of a few bytes: machine code made here, run by the real CPU under the real hypervisor in a domain process. */
 import type { DomainExit } from "../../engine/domain/config.ts";
-import { startDomain } from "../../engine/domain/start.ts";
+import { startDomain } from "../../engine/domain/host.ts";
 import { tinyKernel } from "../cli/tiny-kernel.ts";
 
 /** Where things are in guest-physical memory. The image begins with the code, at 1 MiB. */

@@ -8,7 +8,6 @@ import { createGuestMemory } from "../../engine/memory/guest-memory.ts";
 import { domId } from "../../engine/memory/types.ts";
 
 const PRIVATE = 8 << 20;
-const PHYSMAP_FRAMES = 0x100000;
 /** RAM of the fake domain: 256 frames. The table of frames reaches further, for frames above RAM. */
 export const RAM_BYTES = 1 << 20;
 
@@ -23,6 +22,8 @@ export class FakeCpu implements GuestCpu {
   tscOffset = 0n;
   line = { address: 0, vector: 0 };
   flushes = 0;
+  /** Pages whose code was dropped. */
+  readonly dropped: number[] = [];
   readonly memory: WebAssembly.Memory;
   private readonly cpuMemory: CpuMemory;
 
@@ -64,6 +65,10 @@ export class FakeCpu implements GuestCpu {
   flushCode(): void {
     this.flushes++;
   }
+
+  dropCode(address: number): void {
+    this.dropped.push(address);
+  }
 }
 
 export interface FakeDomain {
@@ -84,7 +89,7 @@ export interface FakeDomain {
 /** A domain of 1 MiB whose CPU runs nothing. */
 export function fakeDomain(): FakeDomain {
   const guest = createGuestMemory(planFrames(RAM_BYTES), PRIVATE, "threads");
-  const memory = createCpuMemory(guest, { frames: PRIVATE, physmap: 0x1000, physmapFrames: PHYSMAP_FRAMES });
+  const memory = createCpuMemory(guest, { frames: PRIVATE, physmap: 0x10000 });
   const cpu = new FakeCpu(memory);
   const log: string[] = [];
   const hostEvents: number[] = [];

@@ -11,6 +11,7 @@ import * as sched from "../../engine/abi/sched-op.ts";
 import { VcpuOp } from "../../engine/abi/vcpu-op.ts";
 import { VersionOp } from "../../engine/abi/version.ts";
 import { DOMID_SELF } from "../../engine/abi/xen.ts";
+import { PortKind } from "../../engine/hypervisor/port-table.ts";
 import { fakeDomain, RAM_BYTES } from "./fake-domain.ts";
 
 const ARGS = 0x5000;
@@ -159,7 +160,7 @@ describe("event channels", () => {
     expect(domain.events.send(offered)).toBe(0);
     expect(domain.delivery.isPending(local)).toBe(true);
     expect(domain.events.close(local)).toBe(0);
-    expect(domain.events.get(offered)).toMatchObject({ kind: "unbound", remote: 7 });
+    expect(domain.events.get(offered)).toMatchObject({ kind: PortKind.unbound, domain: 7 });
     expect(domain.events.bindInterdomain(domain.id, 0xffffffff)).toBe(-Errno.EINVAL);
   });
 

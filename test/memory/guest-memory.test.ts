@@ -26,8 +26,8 @@ describe("frame plan", () => {
 describe.each(kinds)("guest memory, kind %s", (kind) => {
   it("is the same memory for everybody who attaches it", () => {
     const memory = createGuestMemory(planFrames(4 * MIB), MIB, kind);
-    const cpu = memory.attach(MIB);
-    const host = openGuestMemory(memory.token).attach(0);
+    const cpu = memory.attach({ privateBytes: MIB });
+    const host = openGuestMemory(memory.token).attach();
     cpu.view.setUint32(cpu.base + 0x1234, 0xcafe, true);
     expect(host.view.getUint32(host.base + 0x1234, true)).toBe(0xcafe);
     host.bytes[host.base + host.plan.console] = 9;
@@ -38,14 +38,14 @@ describe.each(kinds)("guest memory, kind %s", (kind) => {
   });
 
   it("gives frames back and reads zero there", () => {
-    const mapping = createGuestMemory(planFrames(4 * MIB), 0, kind).attach(0);
+    const mapping = createGuestMemory(planFrames(4 * MIB), 0, kind).attach();
     mapping.bytes.fill(7, mapping.base + 8192, mapping.base + 12288);
     mapping.discard(8192, 4096);
     expect(mapping.bytes.subarray(mapping.base + 8192, mapping.base + 12288).every((byte) => byte === 0)).toBe(true);
   });
 
   it("does not sleep on a word that has changed, and sleeps no longer than told", () => {
-    const mapping = createGuestMemory(planFrames(4 * MIB), 0, kind).attach(0);
+    const mapping = createGuestMemory(planFrames(4 * MIB), 0, kind).attach();
     const before = performance.now();
     mapping.wait(64, 1, 5e9);
     mapping.wait(64, 0, 2e6);
@@ -54,8 +54,8 @@ describe.each(kinds)("guest memory, kind %s", (kind) => {
 
   it("fills the physmap one to one, with the toolstack's pages at their places", () => {
     const guest = createGuestMemory(planFrames(4 * MIB), 8 * MIB, kind);
-    const { physmap, mapping } = createCpuMemory(guest, { frames: 8 * MIB, physmap: 4096, physmapFrames: 0x100000 });
-    expect(mapping.view.getUint32(4096 + 4 * 3, true)).toBe(8 * MIB + 3 * 4096);
+    const { physmap, mapping } = createCpuMemory(guest, { frames: 8 * MIB, physmap: 65536 });
+    expect(mapping.view.getUint32(65536 + 4 * 3, true)).toBe(8 * MIB + 3 * 4096);
     expect(physmap.get(1024)).toBeUndefined();
     expect(physmap.get(0xfefff)?.offset).toBe(guest.plan.console);
     physmap.map(gfn(2000), fileOffset(4096), true);
@@ -68,7 +68,7 @@ describe.each(kinds)("guest memory, kind %s", (kind) => {
 
 describe("guest frames", () => {
   it("checks every range", () => {
-    const frames = createGuestFrames(createGuestMemory(planFrames(MIB), 0).attach(0));
+    const frames = createGuestFrames(createGuestMemory(planFrames(MIB), 0).attach());
     frames.write(MIB - 4, new Uint8Array(4).fill(1));
     expect([...frames.view(MIB - 4, 4)]).toEqual([1, 1, 1, 1]);
     expect(() => frames.write(MIB - 3, new Uint8Array(4))).toThrow(RangeError);
@@ -82,7 +82,7 @@ describe.runIf(process.platform === "linux")("the largest guest", () => {
     const resident = () => Number(/VmRSS:\s+(\d+)/.exec(readFileSync("/proc/self/status", "utf8"))?.[1]);
     const before = resident();
     const memory = createGuestMemory(planFrames(MAX_RAM_BYTES), 64 * MIB);
-    const mapping = memory.attach(64 * MIB);
+    const mapping = memory.attach({ privateBytes: 64 * MIB });
     mapping.bytes[mapping.base + MAX_RAM_BYTES - 1] = 1;
     expect(mapping.bytes[mapping.base + MAX_RAM_BYTES - 1]).toBe(1);
     expect(resident() - before).toBeLessThan(32 * 1024);

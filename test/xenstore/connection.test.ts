@@ -1,125 +1,273 @@
 import { describe, expect, it } from "vitest";
-import { XsType } from "../../engine/abi/xs-wire.ts";
-import { Connection } from "../../engine/xenstore/connection.ts";
-import { decodeText, encodeStrings, encodeText, MessageParser } from "../../engine/xenstore/protocol.ts";
-import { introduceDomain, Store } from "../../engine/xenstore/store.ts";
+import { lab, peer, type TypeName } from "./harness.ts";
 
-function connected() {
-  const store = new Store();
-  const facts = { name: "g", ramKib: 65536, vcpus: 1, consolePort: 2, consoleGfn: 5, storePort: 1, storeGfn: 4 };
-  introduceDomain(store, { id: 7, ...facts });
-  let wakes = 0;
-  const connection = new Connection(store, 7, () => wakes++);
-  /** Waiting messages as [type name, payload]. */
-  function drain(): (readonly [string, string])[] {
-    const found = [];
-    for (let bytes = connection.take(); bytes !== undefined; bytes = connection.take()) {
-      for (const event of new MessageParser().push(bytes)) {
-        if (event === "too-long") throw new Error("too long");
-        const name = Object.entries(XsType).find(([, number]) => number === event.type)?.[0] ?? String(event.type);
-        found.push([name, decodeText(event.payload)] as const);
-      }
-    }
-    return found;
-  }
-  function ask(type: number, payload: Uint8Array | string, transactionId = 0) {
-    connection.handle({
-      type,
-      requestId: 1,
-      transactionId,
-      payload: typeof payload === "string" ? encodeText(payload) : payload,
-    });
-    return drain();
-  }
-  return { store, connection, ask, drain, wakes: () => wakes };
-}
-
-/** Request type, payload, expected reply type and payload. */
-const CASES: readonly (readonly [number, string, string, string])[] = [
-  [XsType.READ, "domid\0", "READ", "7"],
-  [XsType.READ, "/local/domain/7/memory/target\0", "READ", "65536"],
-  [XsType.READ, "cpu/0/availability\0", "READ", "online"],
-  [XsType.READ, "device/vbd\0", "ERROR", "ENOENT\0"],
-  [XsType.READ, "/local/domain/8/name\0", "ERROR", "EACCES\0"],
-  [XsType.READ, "bad//path\0", "ERROR", "EINVAL\0"],
-  [XsType.READ, "", "ERROR", "EINVAL\0"],
-  [
-    XsType.DIRECTORY,
-    "control\0",
-    "DIRECTORY",
-    "platform-feature-xs_reset_watches\0platform-feature-multiprocessor-suspend\0shutdown\0sysrq\0",
-  ],
-  [XsType.WRITE, "control/feature-poweroff\u00001", "WRITE", "OK\0"],
-  [XsType.WRITE, "name\0evil", "ERROR", "EACCES\0"],
-  [XsType.WRITE, "/tool\0x", "ERROR", "EACCES\0"],
-  [XsType.WRITE, "no-terminator", "ERROR", "EINVAL\0"],
-  [XsType.WRITE, `data/big\0${"x".repeat(2049)}`, "ERROR", "ENOSPC\0"],
-  [XsType.MKDIR, "data/a/b\0", "MKDIR", "OK\0"],
-  [XsType.RM, "data/nothing\0", "RM", "OK\0"],
-  [XsType.RM, "data/no/thing\0", "ERROR", "ENOENT\0"],
-  [XsType.GET_DOMAIN_PATH, "12\0", "GET_DOMAIN_PATH", "/local/domain/12\0"],
-  [XsType.GET_DOMAIN_PATH, "x\0", "ERROR", "EINVAL\0"],
-  [XsType.TRANSACTION_END, "T\0", "ERROR", "ENOENT\0"],
-  [XsType.UNWATCH, "a\0t\0", "ERROR", "ENOENT\0"],
-  [XsType.INTRODUCE, "", "ERROR", "ENOSYS\0"],
-  [XsType.SET_QUOTA, "", "ERROR", "ENOSYS\0"],
-  [99, "", "ERROR", "ENOSYS\0"],
+/** Domain, request type, payload, expected reply; | stands for NUL. */
+const CASES: readonly (readonly [number, TypeName | number, string, string])[] = [
+  [7, "READ", "domid|", "READ 7"],
+  [7, "READ", "/local/domain/7/memory/target|", "READ 65536"],
+  [7, "READ", "cpu/0/availability|", "READ online"],
+  [7, "READ", "device/vbd|", "ERROR ENOENT|"],
+  [7, "READ", "/local/domain/8/name|", "ERROR EACCES|"],
+  [7, "READ", "/local/domain/8/nothing|", "ERROR EACCES|"],
+  [0, "READ", "/local/domain/8/name|", "READ guest8"],
+  [0, "READ", "/nothing|", "ERROR ENOENT|"],
+  [7, "READ", "bad//path|", "ERROR EINVAL|"],
+  [7, "READ", "bad/|", "ERROR EINVAL|"],
+  [7, "READ", "no-terminator", "ERROR EINVAL|"],
+  [7, "READ", "", "ERROR EINVAL|"],
+  [7, "READ", `${"x".repeat(2048)}|`, "ERROR ENOENT|"],
+  [7, "READ", `${"x".repeat(2049)}|`, "ERROR EINVAL|"],
+  [7, "READ", "@releaseDomain|", "ERROR EINVAL|"],
+  [7, "DIRECTORY", "cpu|", "DIRECTORY 0|"],
+  [7, "DIRECTORY_PART", "cpu|9|", "DIRECTORY_PART"],
+  [7, "DIRECTORY_PART", "cpu|x|", "ERROR EINVAL|"],
+  [7, "WRITE", "control/feature-poweroff|1", "WRITE OK|"],
+  [7, "WRITE", "data/a/b/c|1", "WRITE OK|"],
+  [7, "WRITE", "name|evil", "ERROR EACCES|"],
+  [7, "WRITE", "new|x", "ERROR EACCES|"],
+  [7, "WRITE", "/tool|x", "ERROR EACCES|"],
+  [7, "WRITE", "/local/domain/8/data/a|x", "ERROR EACCES|"],
+  [7, "WRITE", "no-terminator", "ERROR EINVAL|"],
+  [7, "WRITE", `data/big|${"x".repeat(2048)}`, "WRITE OK|"],
+  [7, "WRITE", `data/big|${"x".repeat(2049)}`, "ERROR ENOSPC|"],
+  [7, "MKDIR", "data/a/b|", "MKDIR OK|"],
+  [7, "MKDIR", "name|", "ERROR EACCES|"],
+  [7, "RM", "data/nothing|", "RM OK|"],
+  [7, "RM", "data/no/thing|", "ERROR ENOENT|"],
+  [7, "RM", "name|", "ERROR EACCES|"],
+  [0, "RM", "/|", "ERROR EINVAL|"],
+  [7, "GET_PERMS", "name|", "GET_PERMS n0|r7|"],
+  [7, "GET_PERMS", "data|", "GET_PERMS n7|"],
+  [7, "GET_PERMS", "@releaseDomain|", "ERROR EACCES|"],
+  [0, "GET_PERMS", "@releaseDomain|", "GET_PERMS n0|"],
+  [7, "SET_PERMS", "data|n7|r8|", "SET_PERMS OK|"],
+  [7, "SET_PERMS", "data|n8|", "ERROR EPERM|"],
+  [7, "SET_PERMS", "name|n7|", "ERROR EACCES|"],
+  [7, "SET_PERMS", "data|x7|", "ERROR EINVAL|"],
+  [7, "SET_PERMS", "data|r99999|", "ERROR EINVAL|"],
+  [7, "SET_PERMS", "data|", "ERROR EINVAL|"],
+  [7, "SET_PERMS", "data|n7|r1|r2|r3|r4|r5|", "ERROR ENOSPC|"],
+  [0, "SET_PERMS", "/local/domain/7/data|n8|", "SET_PERMS OK|"],
+  [7, "GET_DOMAIN_PATH", "012|", "GET_DOMAIN_PATH /local/domain/12|"],
+  [7, "GET_DOMAIN_PATH", "x|", "ERROR EINVAL|"],
+  [7, "TRANSACTION_END", "T|", "ERROR ENOENT|"],
+  [7, "TRANSACTION_END", "X|", "ERROR EINVAL|"],
+  [7, "UNWATCH", "a|t|", "ERROR ENOENT|"],
+  [7, "WATCH", "a|", "ERROR EINVAL|"],
+  [7, "WATCH", "data|t|-1|", "ERROR EINVAL|"],
+  [7, "WATCH", "@other|t|", "ERROR EINVAL|"],
+  [7, "WATCH", "@releaseDomain|t|2|", "ERROR EINVAL|"],
+  [7, "IS_DOMAIN_INTRODUCED", "8|", "IS_DOMAIN_INTRODUCED T|"],
+  [7, "IS_DOMAIN_INTRODUCED", "9|", "IS_DOMAIN_INTRODUCED F|"],
+  [7, "INTRODUCE", "9|1|1|", "ERROR EACCES|"],
+  [0, "INTRODUCE", "9|1|1|", "INTRODUCE OK|"],
+  [0, "INTRODUCE", "0|1|1|", "ERROR EINVAL|"],
+  [0, "RELEASE", "8|", "RELEASE OK|"],
+  [0, "RELEASE", "9|", "ERROR ENOENT|"],
+  [7, "RELEASE", "8|", "ERROR EACCES|"],
+  [0, "RESUME", "9|", "ERROR ENOENT|"],
+  [0, "RESUME", "8|", "RESUME OK|"],
+  [7, "SET_TARGET", "7|8|", "ERROR EACCES|"],
+  [0, "SET_TARGET", "7|9|", "ERROR ENOENT|"],
+  [7, "RESET_WATCHES", "|", "RESET_WATCHES OK|"],
+  [7, "GET_FEATURE", "", "GET_FEATURE 7|"],
+  [7, "GET_FEATURE", "8|", "ERROR EACCES|"],
+  [0, "SET_FEATURE", "9|8|", "ERROR EINVAL|"],
+  [0, "SET_FEATURE", "8|1|", "ERROR EBUSY|"],
+  [0, "SET_FEATURE", "9|1|", "SET_FEATURE OK|"],
+  [7, "GET_QUOTA", "nodes|", "ERROR EACCES|"],
+  [0, "GET_QUOTA", "nodes|", "GET_QUOTA 1000|"],
+  [0, "GET_QUOTA", "7|watches|", "GET_QUOTA 128|"],
+  [0, "GET_QUOTA", "7|nonsense|", "ERROR EINVAL|"],
+  [0, "SET_QUOTA", "7|nodes|5|", "SET_QUOTA OK|"],
+  [0, "SET_QUOTA", "constructor|5|", "ERROR EINVAL|"],
+  [7, "CONTROL", "check|", "ERROR EACCES|"],
+  [0, "CONTROL", "check|", "CONTROL OK|"],
+  [0, "CONTROL", "nonsense|", "ERROR EINVAL|"],
+  [7, "WATCH_EVENT", "a|b|", "ERROR ENOSYS|"],
+  [7, "ERROR", "EINVAL|", "ERROR ENOSYS|"],
+  [7, 20, "7|", "ERROR ENOSYS|"],
+  [7, 27, "", "ERROR ENOSYS|"],
+  [7, 0xffff, "", "ERROR ENOSYS|"],
 ];
 
-describe("XenStore connection", () => {
-  it.each(CASES)("request %i %j is answered %s %j", (type, payload, replyType, reply) => {
-    expect(connected().ask(type, payload)).toEqual([[replyType, reply]]);
+describe("requests", () => {
+  it.each(CASES)("domain %i: %s %j is answered %j", (domain, type, payload, expected) => {
+    const [reply, ...more] = peer(lab(), domain).ask(type, payload);
+    expect(more).toEqual([]);
+    // Only the start of what holds a generation is known.
+    expect(expected === "DIRECTORY_PART" ? reply?.split(" ")[0] : reply).toBe(expected);
   });
 
-  it("fires a watch at once, then for the node and below, in the form it was asked in", () => {
-    const { ask, store, drain, wakes } = connected();
-    expect(ask(XsType.WATCH, "control/shutdown\0tok\0")).toEqual([
-      ["WATCH", "OK\0"],
-      ["WATCH_EVENT", "control/shutdown\0tok\0"],
+  it("lists a directory of any length in parts that end with an empty name", () => {
+    const daemon = lab();
+    const names = Array.from({ length: 400 }, (_, i) => `a-name-of-some-length-${i}`);
+    for (const name of names) daemon.toolstack.write(`/many/${name}`, "");
+    const tool = peer(daemon, 0);
+    expect(tool.ask("DIRECTORY", "/many|")).toEqual(["ERROR E2BIG|"]);
+    const found: string[] = [];
+    for (let offset = 0; !found.includes(""); offset = found.join("|").length + 1) {
+      const part = tool.ask("DIRECTORY_PART", `/many|${offset}|`)[0] ?? "";
+      expect(part.length).toBeLessThanOrEqual(4096 + "DIRECTORY_PART ".length);
+      found.push(
+        ...part
+          .replace(/^DIRECTORY_PART \d+\|/, "")
+          .split("|")
+          .slice(0, -1),
+      );
+    }
+    expect(found).toEqual([...names, ""]);
+  });
+
+  it("ends the connection at an oversized message", () => {
+    const guest = peer(lab(), 7);
+    guest.connection.receive(Uint8Array.from([2, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 1, 16, 0, 0]));
+    expect(guest.drain()).toEqual(["ERROR E2BIG|"]);
+    expect(guest.closed()).toBe(3);
+    expect(guest.ask("READ", "name|")).toEqual([]);
+  });
+
+  it("lends a device model the rights of its target", () => {
+    const daemon = lab();
+    const model = peer(daemon, 8);
+    expect(model.ask("WRITE", "/local/domain/7/data/x|1")).toEqual(["ERROR EACCES|"]);
+    peer(daemon, 0).ask("SET_TARGET", "8|7|");
+    expect(model.ask("WRITE", "/local/domain/7/data/x|1")).toEqual(["WRITE OK|"]);
+    expect(model.ask("READ", "/local/domain/7/name|")).toEqual(["READ guest7"]);
+    daemon.releaseDomain(7);
+    expect(daemon.find(8)?.target).toBeUndefined();
+  });
+});
+
+describe("watches", () => {
+  it("fire at once, then for the node and below, in the form they were asked in", () => {
+    const daemon = lab();
+    const guest = peer(daemon, 7);
+    expect(guest.ask("WATCH", "control/shutdown|tok|")).toEqual(["WATCH OK|", "WATCH_EVENT control/shutdown|tok|"]);
+    expect(guest.ask("WATCH", "control/shutdown|tok|")).toEqual(["ERROR EEXIST|"]);
+    daemon.toolstack.write("/local/domain/7/control/shutdown", "poweroff");
+    expect(guest.drain()).toEqual(["WATCH_EVENT control/shutdown|tok|"]);
+    daemon.toolstack.write("/local/domain/7/control/other", "x");
+    expect(guest.drain()).toEqual([]);
+    guest.ask("WATCH", "/local/domain/7/data|abs|");
+    expect(guest.ask("WRITE", "data/a/b|x")).toEqual(["WRITE OK|", "WATCH_EVENT /local/domain/7/data/a/b|abs|"]);
+    guest.ask("RESET_WATCHES", "|");
+    expect(guest.ask("WRITE", "data/a/b|y")).toEqual(["WRITE OK|"]);
+  });
+
+  it("look as deep as they say", () => {
+    const daemon = lab();
+    const tool = peer(daemon, 0);
+    for (const watch of ["d0|0|", "d1|1|", "d|"]) tool.ask("WATCH", `/t|${watch}`);
+    const fired = (path: string) => {
+      daemon.toolstack.write(path, "");
+      return tool.drain().map((event) => event.split("|")[1]);
+    };
+    expect(fired("/t")).toEqual(["d0", "d1", "d"]);
+    expect(fired("/t/a")).toEqual(["d1", "d"]);
+    expect(fired("/t/a/b")).toEqual(["d"]);
+    expect(fired("/tt")).toEqual([]);
+  });
+
+  it("below a removed node fire for themselves, those above once", () => {
+    const daemon = lab();
+    daemon.toolstack.write("/a/b/c/d", "");
+    const tool = peer(daemon, 0);
+    for (const path of ["/a", "/a/b/c", "/a/b/other"]) tool.ask("WATCH", `${path}|${path}|`);
+    daemon.toolstack.remove("/a/b");
+    expect(tool.drain()).toEqual(["WATCH_EVENT /a/b|/a|", "WATCH_EVENT /a/b/c|/a/b/c|"]);
+  });
+
+  it("tell nobody of what they may not read", () => {
+    const daemon = lab();
+    const spy = peer(daemon, 8);
+    spy.ask("WATCH", "/local/domain/7|t|");
+    const guest = peer(daemon, 7);
+    guest.ask("WRITE", "data/secret|x");
+    guest.ask("RM", "data/secret|");
+    expect(spy.drain()).toEqual([]);
+    guest.ask("SET_PERMS", "data|n7|r8|");
+    expect(spy.drain()).toEqual(["WATCH_EVENT /local/domain/7/data|t|"]);
+    guest.ask("WRITE", "data/open|x");
+    expect(spy.drain()).toEqual(["WATCH_EVENT /local/domain/7/data/open|t|"]);
+  });
+
+  it("tell of domains that come and go, to the privileged and to whom that is permitted", () => {
+    const daemon = lab();
+    const tool = peer(daemon, 0);
+    const guest = peer(daemon, 7);
+    tool.ask("WATCH", "@introduceDomain|i|");
+    tool.ask("WATCH", "@releaseDomain|d|1|");
+    tool.ask("WATCH", "@releaseDomain/9|nine|");
+    guest.ask("WATCH", "@releaseDomain|g|");
+    daemon.introduceDomain(9);
+    daemon.shutDownDomain(9);
+    daemon.shutDownDomain(9);
+    expect(tool.drain()).toEqual([
+      "WATCH_EVENT @introduceDomain|i|",
+      "WATCH_EVENT @releaseDomain/9|d|",
+      "WATCH_EVENT @releaseDomain/9|nine|",
     ]);
-    expect(ask(XsType.WATCH, "control/shutdown\0tok\0")).toEqual([["ERROR", "EEXIST\0"]]);
-    store.write("/local/domain/7/control/shutdown", "poweroff");
-    expect(wakes()).toBe(1);
-    expect(drain()).toEqual([["WATCH_EVENT", "control/shutdown\0tok\0"]]);
-    store.write("/local/domain/7/control/other", "x");
-    expect(drain()).toEqual([]);
-    expect(ask(XsType.RESET_WATCHES, "\0")).toEqual([["RESET_WATCHES", "OK\0"]]);
-    store.write("/local/domain/7/control/shutdown", "");
-    expect(drain()).toEqual([]);
+    expect(guest.drain()).toEqual([]);
+    tool.ask("SET_PERMS", "@releaseDomain|n0|r7|");
+    expect(guest.drain()).toEqual(["WATCH_EVENT @releaseDomain|g|"]);
+    daemon.releaseDomain(9);
+    expect(guest.drain()).toEqual(["WATCH_EVENT @releaseDomain|g|"]);
+  });
+});
+
+describe("transactions", () => {
+  const begin = (guest: ReturnType<typeof peer>) =>
+    Number(/\d+/.exec(guest.ask("TRANSACTION_START", "|")[0] ?? "")?.[0]);
+
+  it("are isolated, tell once per path at their commit, and can be dropped", () => {
+    const daemon = lab();
+    const guest = peer(daemon, 7);
+    const tool = peer(daemon, 0);
+    tool.ask("WATCH", "/local/domain/7/data|t|");
+    const id = begin(guest);
+    for (const value of ["x", "y"]) guest.ask("WRITE", `data/a|${value}`, id);
+    expect(guest.ask("READ", "data/a|")).toEqual(["ERROR ENOENT|"]);
+    expect(guest.ask("READ", "data/a|", id)).toEqual(["READ y"]);
+    expect(tool.drain()).toEqual(["WATCH_EVENT /local/domain/7/data|t|"].slice(1));
+    expect(guest.ask("TRANSACTION_END", "T|", id)).toEqual(["TRANSACTION_END OK|"]);
+    expect(tool.drain()).toEqual(["WATCH_EVENT /local/domain/7/data/a|t|"]);
+    const dropped = begin(guest);
+    guest.ask("RM", "data/a|", dropped);
+    guest.ask("TRANSACTION_END", "F|", dropped);
+    expect(guest.ask("READ", "data/a|")).toEqual(["READ y"]);
+    expect(guest.ask("READ", "data/a|", dropped)).toEqual(["ERROR ENOENT|"]);
+    expect(guest.ask("TRANSACTION_START", "|", begin(guest))).toEqual(["ERROR EBUSY|"]);
   });
 
-  it("merges events that wait for a slow guest", () => {
-    const { ask, store, drain } = connected();
-    ask(XsType.WATCH, "data\0t\0");
-    for (let i = 0; i < 100_000; i++) store.write("/local/domain/7/data/key", String(i));
-    expect(drain()).toEqual([["WATCH_EVENT", "data/key\0t\0"]]);
-  });
+  /** What the transaction does, what somebody else does meanwhile, what the commit answers. */
+  const MEANWHILE: readonly (readonly [TypeName, string, TypeName, string, string])[] = [
+    ["READ", "data/a|", "WRITE", "data/a|2", "ERROR EAGAIN|"],
+    ["READ", "data/a|", "RM", "data/a|", "ERROR EAGAIN|"],
+    ["READ", "data/new|", "WRITE", "data/new|2", "ERROR EAGAIN|"],
+    ["READ", "data/a|", "SET_PERMS", "data/a|n7|r8|", "ERROR EAGAIN|"],
+    ["DIRECTORY", "data|", "WRITE", "data/new|2", "ERROR EAGAIN|"],
+    ["WRITE", "data/a|1", "WRITE", "data/a|2", "ERROR EAGAIN|"],
+    ["RM", "data|", "WRITE", "data/d/e|2", "ERROR EAGAIN|"],
+    ["WRITE", "data/x|1", "RM", "data|", "ERROR EAGAIN|"],
+    ["WRITE", "data/x|1", "WRITE", "data/y|2", "TRANSACTION_END OK|"],
+    ["READ", "data/a|", "WRITE", "data/b|2", "TRANSACTION_END OK|"],
+    ["READ", "data/d|", "WRITE", "data/d/e|2", "TRANSACTION_END OK|"],
+    ["RM", "data/d|", "WRITE", "data/a|2", "TRANSACTION_END OK|"],
+  ];
 
-  it("isolates a transaction, commits it, and refuses it after a conflict", () => {
-    const { ask, store } = connected();
-    expect(ask(XsType.TRANSACTION_START, "\0")).toEqual([["TRANSACTION_START", "1\0"]]);
-    ask(XsType.WRITE, "data/a\0x", 1);
-    expect(ask(XsType.READ, "data/a\0")).toEqual([["ERROR", "ENOENT\0"]]);
-    expect(ask(XsType.READ, "data/a\0", 1)).toEqual([["READ", "x"]]);
-    expect(ask(XsType.TRANSACTION_END, "T\0", 1)).toEqual([["TRANSACTION_END", "OK\0"]]);
-    expect(store.read("/local/domain/7/data/a")).toBe("x");
-    ask(XsType.TRANSACTION_START, "\0");
-    ask(XsType.WRITE, "data/a\0y", 2);
-    store.write("/local/domain/7/data/b", "z");
-    expect(ask(XsType.TRANSACTION_END, "T\0", 2)).toEqual([["ERROR", "EAGAIN\0"]]);
-    expect(store.read("/local/domain/7/data/a")).toBe("x");
-  });
-
-  it("holds its quotas", () => {
-    const { ask } = connected();
-    for (let i = 0; i < 10; i++) ask(XsType.TRANSACTION_START, "\0");
-    expect(ask(XsType.TRANSACTION_START, "\0")).toEqual([["ERROR", "ENOSPC\0"]]);
-    for (let i = 0; i < 128; i++) ask(XsType.WATCH, encodeStrings(["data", String(i)]));
-    expect(ask(XsType.WATCH, "data\0more\0")).toEqual([["ERROR", "E2BIG\0"]]);
-    const replies = Array.from({ length: 1100 }, (_, i) =>
-      ask(XsType.WRITE, `data/n${i}\0`).find(([t]) => t !== "WATCH_EVENT"),
-    );
-    expect(replies[0]).toEqual(["WRITE", "OK\0"]);
-    expect(replies.at(-1)).toEqual(["ERROR", "ENOSPC\0"]);
+  it.each(MEANWHILE)("%s %j, while another does %s %j: %s", (mine, payload, theirs, other, answer) => {
+    const daemon = lab();
+    const guest = peer(daemon, 7);
+    for (const path of ["data/a", "data/b", "data/d/e"]) guest.ask("WRITE", `${path}|0`);
+    const id = begin(guest);
+    guest.ask(mine, payload, id);
+    guest.ask(theirs, other);
+    expect(guest.ask("TRANSACTION_END", "T|", id)).toEqual([answer]);
+    expect(daemon.check()).toEqual([]);
+    if (mine === "WRITE" && answer.includes("OK")) {
+      expect(guest.ask("READ", "data/x|")).toEqual(["READ 1"]);
+      expect(guest.ask("READ", "data/y|")).toEqual(["READ 2"]);
+    }
   });
 });

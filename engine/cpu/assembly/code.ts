@@ -113,7 +113,8 @@ function remember(at: u32, record: u32): void {
 function markCode(at: u32): void {
   const flag = CODE_FLAG + (at >> 12);
   if (load<u8>(flag) != 0) return;
-  store<u8>(flag, 1);
+  // Atomic, so that others see it before we read the code: whoever writes there afterwards finds the flag.
+  atomic.store<u8>(flag, 1);
   protectCode(at & ~0xfff);
 }
 
@@ -136,6 +137,15 @@ export function codeWritten(at: u32): void {
     return;
   }
   store<u16>(record + RECORD, <u16>OP_RESYNC);
+}
+
+/** Somebody else than the guest wrote to the page of `at`, between two runs: drops what was decoded from it. */
+export function dropCode(at: u32): void {
+  if (load<u8>(CODE_FLAG + (at >> 12)) == 0) return;
+  const record = load<u32>(CUR);
+  store<u32>(CUR, 0);
+  codeWritten(at);
+  store<u32>(CUR, record);
 }
 
 /** Writes a jump to page offset `offset` behind a block that ends without one. */
@@ -289,8 +299,8 @@ function gather(target: u64, part: u32): void {
   memory.fill(SCRATCH_CODE, 0xff, 32);
   if (first != 0) memory.copy(SCRATCH_CODE, first, part);
   if (second != 0) {
-    memory.copy(SCRATCH_CODE + part, second, LONGEST - part);
     markCode(second);
+    memory.copy(SCRATCH_CODE + part, second, LONGEST - part);
   }
 }
 

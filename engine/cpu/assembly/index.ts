@@ -1,6 +1,6 @@
 /** What the CPU core offers to TypeScript. */
 
-export { codeWritten, resetCode } from "./code";
+export { codeWritten, dropCode, resetCode } from "./code";
 export { materialize } from "./flags";
 export { flushTlb, translate } from "./mmu";
 export { completeMsrRead, completeMsrWrite } from "./msr";

@@ -1,24 +1,22 @@
-/** The host's side of a domain process: start it, talk to its console, learn how it ended. */
-import { type ChildProcess, fork } from "node:child_process";
-import { createBirpc } from "birpc";
+/** The host's side of a guest's process: start it, talk to its console, learn how it ended. */
 import { BuildError, type BuildErrorCode } from "../builder/errors.ts";
-import { Tail } from "../device/console/tail.ts";
+import type { RelayMessage } from "../xenstore/relay.ts";
+import { DomainChild } from "./child.ts";
 import {
   consoleBytes,
-  type DomainConfig,
   type DomainExit,
   type DomainHostFunctions,
   type DomainProcessFunctions,
+  type DomainStart,
   type DomainStatistics,
   domainExit,
   domainStatistics,
+  relayMessage,
   type StartAnswer,
   startAnswer,
 } from "./config.ts";
 import { compiledPath } from "./entry.ts";
 
-/** Bytes of a domain process's standard error that are kept to explain its death. */
-const STDERR_KEPT = 4096;
 /** How long a process that answers nothing may delay statistics(), ms. */
 const STATISTICS_WAIT_MS = 1000;
 const NO_STATISTICS: DomainStatistics = { instructions: 0, busySeconds: 0, residentBytes: 0 };
@@ -34,6 +32,8 @@ export interface DomainConsole {
 }
 
 export interface DomainHandle {
+  /** Number of the domain. */
+  readonly id: number;
   readonly pid: number;
   readonly console: DomainConsole;
   /** Fulfilled when the domain has ended and all its console output was delivered. Never rejects. */
@@ -78,43 +78,38 @@ class Output {
   }
 }
 
-class DomainProcess implements DomainHandle {
+/** What a guest's process says to the XenStore daemon, and the daemon to it. */
+export interface GuestStoreLinks {
+  /** From the guest's ring. */
+  readonly fromGuest: (message: RelayMessage) => void;
+  /** From the backends in the guest's process, as domain 0. */
+  readonly fromBackends: (message: RelayMessage) => void;
+}
+
+export class GuestProcess implements DomainHandle {
+  readonly id: number;
   readonly pid: number;
   readonly console: DomainConsole;
   readonly exited: Promise<DomainExit>;
-  private readonly child: ChildProcess;
-  private readonly rpc;
-  private readonly errors = new Tail(STDERR_KEPT);
-  private readonly gone: Promise<void>;
+  private readonly child: DomainChild<DomainProcessFunctions, DomainHostFunctions>;
   private readonly output: Output;
+  private readonly links: GuestStoreLinks;
   private exit: DomainExit | undefined;
   private requested = false;
   private lastStatistics = NO_STATISTICS;
 
-  constructor() {
-    this.child = fork(compiledPath(import.meta.url, "process-main.js"), [], {
-      serialization: "advanced",
-      stdio: ["ignore", "ignore", "pipe", "ipc"],
-      execArgv: [],
-    });
-    this.pid = this.child.pid ?? 0;
-    this.child.stderr?.on("data", (bytes: Uint8Array) => this.errors.push(bytes));
+  constructor(id: number, links: GuestStoreLinks) {
+    this.id = id;
+    this.links = links;
+    this.child = new DomainChild(compiledPath(import.meta.url, "process-main.js"), this.functions());
+    this.pid = this.child.pid;
     this.output = new Output((bytes) => this.acknowledge(bytes));
-    this.rpc = createBirpc<DomainProcessFunctions, DomainHostFunctions>(this.functions(), {
-      post: (message) => {
-        // A failed send means that the process is gone, which its exit event tells.
-        if (this.child.connected) this.child.send(message, () => {});
-      },
-      on: (listener) => this.child.on("message", listener),
-      timeout: -1,
-    });
-    const ended = this.waitForEnd();
-    this.gone = ended.then(() => undefined);
-    this.exited = ended.then((cause) => this.exit ?? { reason: "killed", requested: this.requested, cause });
+    const { gone } = this.child;
+    this.exited = gone.then((cause) => this.exit ?? { reason: "killed", requested: this.requested, cause });
     this.console = {
       onOutput: (listener) => this.output.listen(listener),
       write: async (bytes) => {
-        await Promise.race([this.rpc.writeConsole(bytes).catch(() => undefined), this.gone]);
+        await Promise.race([this.child.rpc.writeConsole(bytes).catch(() => undefined), gone]);
       },
     };
   }
@@ -126,28 +121,28 @@ class DomainProcess implements DomainHandle {
         this.exit = domainExit.parse(exit);
         this.lastStatistics = domainStatistics.parse(statistics);
       },
+      xenstore: (message) => this.links.fromGuest(relayMessage.parse(message)),
+      backendStore: (message) => this.links.fromBackends(relayMessage.parse(message)),
     };
   }
 
-  private acknowledge(bytes: number): void {
-    if (this.child.connected) void this.rpc.acknowledgeConsole.asEvent(bytes);
+  /** Passes a message on to the guest's XenStore ring. */
+  toGuestStore(message: RelayMessage): void {
+    if (this.child.connected) void this.child.rpc.xenstore.asEvent(message);
   }
 
-  /** Fulfilled with the manner of death when the process is gone and its pipes are empty. */
-  private waitForEnd(): Promise<string> {
-    return new Promise((resolve) => {
-      this.child.once("error", (error) => resolve(`cannot start the domain process: ${error.message}`));
-      this.child.once("close", (code, signal) => {
-        const said = this.errors.lines(3).join(" ").trim();
-        resolve(`${signal ?? `exit status ${code}`}${said === "" ? "" : `: ${said}`}`);
-      });
-    });
+  toBackendStore(message: RelayMessage): void {
+    if (this.child.connected) void this.child.rpc.backendStore.asEvent(message);
+  }
+
+  private acknowledge(bytes: number): void {
+    if (this.child.connected) void this.child.rpc.acknowledgeConsole.asEvent(bytes);
   }
 
   /** @throws BuildError for a bad image, DomainStartError for anything else */
-  async start(config: DomainConfig): Promise<void> {
+  async start(message: DomainStart): Promise<void> {
     const died = this.exited.then((): StartAnswer => ({ ok: false, message: this.describeDeath() }));
-    const answer = await Promise.race([this.rpc.start(config), died]);
+    const answer = await Promise.race([this.child.rpc.start(message), died]);
     const result = startAnswer.parse(answer);
     if (result.ok) return;
     await this.kill();
@@ -157,14 +152,13 @@ class DomainProcess implements DomainHandle {
   }
 
   private describeDeath(): string {
-    const said = this.errors.lines(3).join(" ").trim();
+    const { said } = this.child;
     return `the domain process died while it started${said === "" ? "" : `: ${said}`}`;
   }
 
   async kill(): Promise<void> {
     this.requested = true;
-    this.child.kill("SIGKILL");
-    await this.gone;
+    await this.child.kill();
   }
 
   async statistics(): Promise<DomainStatistics> {
@@ -172,21 +166,10 @@ class DomainProcess implements DomainHandle {
     const late = new Promise<undefined>((resolve) => {
       timer = setTimeout(() => resolve(undefined), STATISTICS_WAIT_MS);
     });
-    const asked = this.child.connected ? this.rpc.statistics().catch(() => undefined) : undefined;
-    const answer = domainStatistics.safeParse(await Promise.race([asked, late, this.gone]));
+    const asked = this.child.connected ? this.child.rpc.statistics().catch(() => undefined) : undefined;
+    const answer = domainStatistics.safeParse(await Promise.race([asked, late, this.child.gone]));
     clearTimeout(timer);
     if (answer.success) this.lastStatistics = answer.data;
     return this.lastStatistics;
   }
-}
-
-/**
- * Starts a domain in a process of its own. Whatever happens in it, this process only hears of it.
- * @throws BuildError for a kernel, initrd, command line or memory size that cannot become a domain;
- *   DomainStartError when the process cannot run
- */
-export async function startDomain(config: DomainConfig): Promise<DomainHandle> {
-  const domain = new DomainProcess();
-  await domain.start(config);
-  return domain;
 }

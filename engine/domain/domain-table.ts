@@ -1,0 +1,107 @@
+/** The domains of a host: their numbers and their memory, which the control plane owns so that it outlives their processes. */
+import { EventChannels } from "../hypervisor/event-channel.ts";
+import { EventDelivery } from "../hypervisor/event-delivery.ts";
+import { type MapDomain, releaseMapsOf, settleMapsOf } from "../hypervisor/grant-recovery.ts";
+import { DomainDirectory } from "../memory/domain-directory.ts";
+import { planFrames } from "../memory/frame-plan.ts";
+import { defaultMemoryKind, type GuestMemory, type Mapping } from "../memory/guest-memory.ts";
+import { createMappedMemory } from "../memory/mapped.ts";
+import { Peers } from "../memory/peers.ts";
+import { domId } from "../memory/types.ts";
+
+const MIB = 1 << 20;
+/** Numbers of domains; a number is used again only after all others. */
+const FIRST_ID = 1;
+const LAST_ID = 0x7fef;
+
+/** Paths by which a domain's process finds its memory and its peers. */
+export interface SharedPaths {
+  readonly memory: string;
+  readonly directory: string;
+}
+
+export class DomainTable {
+  /** Undefined on hosts that cannot share memory between processes: then each domain is alone. */
+  readonly directory = defaultMemoryKind() === "mapped" ? DomainDirectory.create() : undefined;
+  private readonly memories = new Map<number, GuestMemory>();
+  private readonly taken = new Set<number>();
+  private next = FIRST_ID;
+
+  /** Takes a number for a new domain. @throws RangeError when `wanted` is taken, or none is left */
+  take(wanted?: number): number {
+    if (wanted !== undefined && this.taken.has(wanted)) throw new RangeError(`domain ${wanted} exists`);
+    for (let tries = FIRST_ID; tries <= LAST_ID; tries++) {
+      const id = wanted ?? this.next;
+      this.next = id === LAST_ID ? FIRST_ID : id + 1;
+      if (this.taken.has(id)) continue;
+      this.taken.add(id);
+      return id;
+    }
+    throw new RangeError("no domain number is left");
+  }
+
+  /** Makes a domain's memory. @returns how its process opens it; undefined where memory cannot be shared */
+  create(id: number, memoryMiB: number): SharedPaths | undefined {
+    if (this.directory === undefined) return undefined;
+    const memory = createMappedMemory(planFrames(memoryMiB * MIB));
+    this.memories.set(id, memory);
+    const { token } = memory;
+    const path = token.kind === "mapped" ? token.path : "";
+    this.directory.add(domId(id), memory.plan, path);
+    return { memory: path, directory: this.directory.path };
+  }
+
+  /** Number of the life that a domain's id is in, to tell it from an earlier domain of the same number. */
+  generation(id: number): number {
+    return this.directory?.get(id)?.generation ?? 0;
+  }
+
+  /** A domain's memory seen from here, for its statistics. Call release() of the mapping afterwards. */
+  attach(id: number): Mapping | undefined {
+    return this.memories.get(id)?.attach();
+  }
+
+  /** Calls `action` with a domain's memory and that of all others, mapped for that long. */
+  private withMemory(id: number, action: (domain: MapDomain, others: MapDomain[], peers: Peers) => void): void {
+    const memory = this.memories.get(id);
+    if (memory === undefined || this.directory === undefined) return;
+    const mapping = memory.attach();
+    const peers = new Peers(this.directory, id, mapping);
+    const others = [...this.memories.keys()].map((other) => peers.get(other)).filter((other) => other !== undefined);
+    action({ id, generation: this.generation(id), mapping }, others, peers);
+    for (const other of others) peers.forget(other.id);
+    mapping.release();
+  }
+
+  /** After a domain's process was killed, before the next one starts: settles what it was in the middle of. */
+  recover(id: number): void {
+    this.withMemory(id, (domain, others) => void settleMapsOf(domain, others));
+  }
+
+  /**
+   * Ends a domain: its peers' event channels become unbound, the grants it had mapped are given back, its memory is freed
+   * once nobody has it mapped.
+   */
+  destroy(id: number): void {
+    this.withMemory(id, ({ mapping, ...domain }, others, peers) => {
+      new EventChannels({
+        self: domId(id),
+        mapping,
+        delivery: new EventDelivery(mapping),
+        vcpus: () => 1,
+        notifyHost: () => {},
+        peer: (other) => peers.mapping(other),
+      }).destroy();
+      releaseMapsOf({ mapping, ...domain }, others);
+    });
+    this.directory?.remove(domId(id));
+    this.memories.get(id)?.close();
+    this.memories.delete(id);
+    this.taken.delete(id);
+  }
+
+  close(): void {
+    for (const id of [...this.memories.keys()]) this.destroy(id);
+    this.directory?.close();
+  }
+}

@@ -1,0 +1,221 @@
+/**
+ * The control plane: domains and their memory, the XenStore daemon, and the toolstack's part of devices. One per program;
+ * nothing that moves data runs here.
+ */
+
+import { pathToFileURL } from "node:url";
+import { CONSOLE_PORT, XENSTORE_PORT } from "../hypervisor/domain.ts";
+import { CONSOLE_GFN, XENSTORE_GFN } from "../memory/frame-plan.ts";
+import { Xenstored } from "../xenstore/daemon.ts";
+import { type DomainFacts, domainNodes } from "../xenstore/domain-nodes.ts";
+import { DaemonRelay } from "../xenstore/relay.ts";
+import type { DomainConfig } from "./config.ts";
+import { DomainTable } from "./domain-table.ts";
+import { DRIVER_RAM_MIB } from "./driver/ring-registry.ts";
+import { readStatistics, sumStatistics, type VbdStatistics } from "./driver/statistics.ts";
+import { compiledPath } from "./entry.ts";
+import { type DomainHandle, GuestProcess } from "./guest.ts";
+import { type TypescriptDomainConfig, TypescriptHandle } from "./typescript/handle.ts";
+import { type VbdConfig, VbdError, VbdToolstack } from "./vbd-toolstack.ts";
+
+const DOM0 = 0;
+/** Name of the driver domain that serves disks. */
+export const STORAGE_DOMAIN = "storage";
+
+export interface HostOptions {
+  /** One-line messages about devices and driver domains. */
+  readonly log?: (line: string) => void;
+}
+
+/** A guest to start; the host chooses its number unless one is given. */
+export type GuestConfig = Omit<DomainConfig, "id"> & { readonly id?: number; readonly disks?: readonly VbdConfig[] };
+
+export class Host {
+  readonly xenstore = new Xenstored();
+  readonly vbds: VbdToolstack;
+  readonly table = new DomainTable();
+  private readonly log: (line: string) => void;
+  private readonly guests = new Map<number, GuestProcess>();
+  private readonly ending = new Set<Promise<void>>();
+  private storage: Promise<TypescriptHandle> | undefined;
+
+  constructor(options: HostOptions = {}) {
+    this.log = options.log ?? (() => {});
+    this.vbds = new VbdToolstack(this.xenstore.toolstack);
+    this.xenstore.toolstack.mkdir("/tool");
+    this.xenstore.toolstack.write("/local/domain/0/name", "Domain-0");
+    this.xenstore.toolstack.write("/local/domain/0/domid", "0");
+  }
+
+  /** The driver domain that serves disks, started when the first one is wanted. */
+  storageDomain(): Promise<TypescriptHandle> {
+    this.storage ??= this.startTypescript({
+      name: STORAGE_DOMAIN,
+      memoryMiB: DRIVER_RAM_MIB,
+      module: pathToFileURL(compiledPath(import.meta.url, "driver/storage.js")).href,
+      restart: true,
+    });
+    return this.storage;
+  }
+
+  /** Writes what a domain finds in XenStore at its start. */
+  private introduce(facts: DomainFacts): void {
+    this.xenstore.introduceDomain(facts.id);
+    this.xenstore.toolstack.writeNodes(domainNodes(facts));
+  }
+
+  /**
+   * Starts a domain whose kernel is a TypeScript module.
+   * @throws Error when the kernel cannot be loaded, or this host cannot share memory between processes
+   */
+  async startTypescript(config: TypescriptDomainConfig): Promise<TypescriptHandle> {
+    const { table, xenstore, log } = this;
+    const id = table.take();
+    const paths = table.create(id, config.memoryMiB);
+    if (paths === undefined) {
+      throw new VbdError("this host cannot share memory between processes", "say placement=hypervisor for each disk");
+    }
+    this.introduce({ id, name: config.name, ramKib: config.memoryMiB * 1024, vcpus: 1, driverDomain: true });
+    try {
+      const handle = await TypescriptHandle.start({ id, config, paths, table, xenstore, log });
+      void handle.exited.then(() => this.forget(id));
+      return handle;
+    } catch (error) {
+      this.forget(id);
+      throw error;
+    }
+  }
+
+  private forget(id: number): void {
+    this.xenstore.releaseDomain(id);
+    this.table.destroy(id);
+  }
+
+  /**
+   * Starts a guest with its disks, in a process of its own. Whatever happens in it, this process only hears of it.
+   * @throws BuildError for a kernel, initrd, command line or memory size that cannot become a domain; DiskError or VbdError for
+   *   a disk; DomainStartError when the process cannot run
+   */
+  async startGuest({ disks = [], ...given }: GuestConfig): Promise<DomainHandle> {
+    const id = this.table.take(given.id);
+    const shared = this.table.create(id, given.memoryMiB);
+    this.introduce({
+      id,
+      name: given.name,
+      ramKib: given.memoryMiB * 1024,
+      vcpus: 1,
+      consolePort: CONSOLE_PORT,
+      consoleGfn: CONSOLE_GFN,
+      storePort: XENSTORE_PORT,
+      storeGfn: XENSTORE_GFN,
+      // A guest may serve devices to others with backend drivers of its own.
+      driverDomain: true,
+    });
+    const ring = new DaemonRelay(this.xenstore, id, (message) => guest.toGuestStore(message));
+    const backends = new DaemonRelay(this.xenstore, DOM0, (message) => guest.toBackendStore(message));
+    const guest: GuestProcess = new GuestProcess(id, {
+      fromGuest: (message) => ring.receive(message),
+      fromBackends: (message) => backends.receive(message),
+    });
+    this.guests.set(id, guest);
+    const cleaned = guest.exited.then(async () => {
+      ring.close();
+      backends.close();
+      await this.guestEnded(id);
+    });
+    this.ending.add(cleaned);
+    void cleaned.then(() => this.ending.delete(cleaned));
+    try {
+      for (const disk of disks) await this.attachDisk(id, disk);
+      await guest.start({ config: { ...given, id }, ...(shared && { shared }) });
+      return guest;
+    } catch (error) {
+      await guest.kill();
+      await cleaned;
+      throw error;
+    }
+  }
+
+  private async guestEnded(id: number): Promise<void> {
+    this.guests.delete(id);
+    // The backends see the domain's nodes vanish and let go of its pages.
+    this.xenstore.releaseDomain(id);
+    await this.vbds.domainEnded(id);
+    this.table.destroy(id);
+  }
+
+  /**
+   * Gives a guest a disk, running or about to run.
+   * @throws DiskError, VbdError: one line with cause and remedy
+   */
+  async attachDisk(guest: number, disk: VbdConfig): Promise<void> {
+    const process = this.guests.get(guest);
+    if (process === undefined) throw new VbdError(`there is no guest ${guest}`, "domlab list shows those that run");
+    if (disk.backend !== undefined) {
+      this.vbds.attach(guest, this.backendGuest(disk.backend), disk);
+      return;
+    }
+    if (disk.placement === "driver-domain") {
+      this.vbds.attach(guest, (await this.storageDomain()).id, disk);
+      return;
+    }
+    if (disk.store.kind === "nbd") {
+      throw new VbdError("an NBD disk needs a driver domain", "leave placement=hypervisor out");
+    }
+    this.vbds.attach(guest, DOM0, disk);
+  }
+
+  /** Number of the guest of that name. */
+  private backendGuest(name: string): number {
+    const id = [...this.guests.keys()].find((each) => this.name(each) === name || String(each) === name);
+    if (id === undefined)
+      throw new VbdError(`there is no backend domain ${name}`, "start it first, or leave backend= out");
+    return id;
+  }
+
+  private name(id: number): string | undefined {
+    return this.xenstore.toolstack.read(`/local/domain/${id}/name`);
+  }
+
+  /** What the devices of a guest, or of all, have counted. */
+  vbdStatistics(guest?: number): VbdStatistics[] {
+    const devices = this.vbds.list(guest);
+    const names = devices.map(({ frontendId, vdev }) => ({ frontendId, vdev }));
+    const domains = new Set(
+      devices.map((device) => (device.backendId === DOM0 ? device.frontendId : device.backendId)),
+    );
+    const found = [...domains].flatMap((id) => {
+      const mapping = this.table.attach(id);
+      const statistics = mapping === undefined ? [] : readStatistics(id, mapping);
+      mapping?.release();
+      return statistics;
+    });
+    return names.map((device) => sumStatistics(device, found));
+  }
+
+  /** Takes a disk away from a running guest. @throws VbdError */
+  async detachDisk(guest: number, vdev: number, force = false): Promise<void> {
+    await this.vbds.detach(guest, vdev, force);
+  }
+
+  /** Ends every domain. Fulfilled when no process is left. */
+  async close(): Promise<void> {
+    await Promise.all([...this.guests.values()].map((guest) => guest.kill()));
+    await Promise.all(this.ending);
+    await (await this.storage?.catch(() => undefined))?.kill();
+    this.table.close();
+  }
+}
+
+/** Starts a lone guest: a host that ends with it. @throws as Host.startGuest */
+export async function startDomain(config: GuestConfig): Promise<DomainHandle> {
+  const host = new Host();
+  try {
+    const guest = await host.startGuest(config);
+    void guest.exited.then(() => host.close());
+    return guest;
+  } catch (error) {
+    await host.close();
+    throw error;
+  }
+}

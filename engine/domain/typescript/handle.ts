@@ -1,0 +1,123 @@
+/** A TypeScript domain as its host holds it: its process, started again when it dies if that is wanted. */
+import type { Xenstored } from "../../xenstore/daemon.ts";
+import { DaemonRelay } from "../../xenstore/relay.ts";
+import type { DomainTable, SharedPaths } from "../domain-table.ts";
+import type { TypescriptEnd } from "./start.ts";
+import { TypescriptProcess } from "./start.ts";
+
+/** Restarts within so many milliseconds are counted, and so many are too many: then the domain stays down. */
+const RESTART_WINDOW_MS = 10_000;
+const MOST_RESTARTS = 20;
+/** How long a domain may take to end by itself after stop(). */
+const STOP_WAIT_MS = 3000;
+
+export interface TypescriptDomainConfig {
+  readonly name: string;
+  readonly memoryMiB: number;
+  /** URL of the compiled module whose default export is the kernel. */
+  readonly module: string;
+  readonly parameters?: unknown;
+  /** Start its process again when it dies, over the same memory. */
+  readonly restart?: boolean;
+}
+
+export interface TypescriptHandleOptions {
+  readonly id: number;
+  readonly config: TypescriptDomainConfig;
+  readonly paths: SharedPaths;
+  readonly table: DomainTable;
+  readonly xenstore: Xenstored;
+  readonly log: (line: string) => void;
+}
+
+export class TypescriptHandle {
+  readonly id: number;
+  /** Fulfilled when the domain has ended for good. Never rejects. */
+  readonly exited: Promise<TypescriptEnd>;
+  private readonly options: TypescriptHandleOptions;
+  private process: TypescriptProcess | undefined;
+  private readonly restarts: number[] = [];
+  private stopped = false;
+  private finish: (end: TypescriptEnd) => void = () => {};
+
+  private constructor(options: TypescriptHandleOptions) {
+    this.id = options.id;
+    this.options = options;
+    this.exited = new Promise((resolve) => {
+      this.finish = resolve;
+    });
+  }
+
+  /** @throws Error when its kernel cannot be loaded or its process dies at once */
+  static async start(options: TypescriptHandleOptions): Promise<TypescriptHandle> {
+    const handle = new TypescriptHandle(options);
+    await handle.launch(false);
+    return handle;
+  }
+
+  /** Number of the present process; changes with a restart. */
+  get pid(): number {
+    return this.process?.pid ?? 0;
+  }
+
+  private async launch(restarted: boolean): Promise<void> {
+    const { config, paths, xenstore, id, log } = this.options;
+    const relay = new DaemonRelay(xenstore, id, (message) => process.xenstore(message));
+    const process: TypescriptProcess = new TypescriptProcess({ xenstore: (message) => relay.receive(message), log });
+    this.process = process;
+    void process.ended.then((end) => {
+      relay.close();
+      void this.ended(end);
+    });
+    await process.start({
+      id,
+      name: config.name,
+      memory: paths.memory,
+      memoryMiB: config.memoryMiB,
+      directory: paths.directory,
+      module: config.module,
+      restarted,
+      parameters: config.parameters ?? null,
+    });
+  }
+
+  private mayRestart(): boolean {
+    const now = Date.now();
+    while (this.restarts[0] !== undefined && this.restarts[0] < now - RESTART_WINDOW_MS) this.restarts.shift();
+    this.restarts.push(now);
+    return this.restarts.length <= MOST_RESTARTS;
+  }
+
+  private async ended(end: TypescriptEnd): Promise<void> {
+    const { config, table, log, id } = this.options;
+    if (this.stopped || end.reason === "poweroff" || !config.restart) return this.finish(end);
+    if (!this.mayRestart()) {
+      log(`${config.name} dies again and again (${end.cause}); it stays down`);
+      return this.finish(end);
+    }
+    log(`${config.name} died (${end.cause}) and is started again`);
+    table.recover(id);
+    // A process that dies while it starts comes here again by itself.
+    await this.launch(true).catch((error) => log(`${config.name}: ${(error as Error).message}`));
+  }
+
+  /** Asks the domain to end, and makes sure. */
+  async stop(): Promise<void> {
+    this.stopped = true;
+    this.process?.stop();
+    let timer: NodeJS.Timeout | undefined;
+    const late = new Promise<void>((resolve) => {
+      timer = setTimeout(resolve, STOP_WAIT_MS);
+    });
+    await Promise.race([this.exited, late]);
+    clearTimeout(timer);
+    await this.kill();
+  }
+
+  /** Ends it at once, without a restart. */
+  async kill(): Promise<void> {
+    this.stopped = true;
+    await this.process?.kill();
+    await this.exited;
+  }
+}

@@ -1,0 +1,51 @@
+/**
+ * A TypeScript domain: a domain whose kernel is a TypeScript module. It has what every domain has (memory, a grant table, event
+ * channels, a XenStore connection) and reaches other domains only through these, so its frontends and backends are those
+ * of any other domain.
+ *
+ * The module's default export is a Kernel. It runs on the event loop of the domain's process, the domain's vCPU 0; further
+ * vCPUs are threads that block, for drivers that serve rings (see IoVcpus).
+ */
+import type { EventChannelPort, GrantMapper, GrantSource } from "../../device/domain-interface.ts";
+import type { XenstoreClient } from "../../xenstore/client.ts";
+import type { DomainThread } from "../domain-thread.ts";
+
+export interface TypescriptDomain {
+  readonly id: number;
+  readonly name: string;
+  /** True when an earlier process of this domain died: memory, event channels and grants are as it left them. */
+  readonly restarted: boolean;
+  /** What the host passed along, as JSON. */
+  readonly parameters: unknown;
+  readonly store: XenstoreClient;
+  readonly events: EventChannelPort;
+  readonly grants: GrantSource;
+  /** The hypervisor's part of vCPU 0, for drivers that need more of it. */
+  readonly thread: DomainThread;
+  /** A way to the pages that another domain has granted to this one; undefined if there is no such domain. */
+  grantMapper(domain: number): (GrantMapper & { close(): void }) | undefined;
+  /** Calls `handler` on the event loop for every event on a port, and once at once. */
+  onEvent(port: number, handler: () => void): void;
+  offEvent(port: number): void;
+  /** SCHEDOP_block: sleeps until an event is pending, at most so long, and handles it. Nothing else runs meanwhile. */
+  block(timeoutNs: number): void;
+  /** Starts the next vCPU: a thread that runs the compiled module (engine/domain/typescript/io-vcpu.ts) at `url`. */
+  startVcpu(module: string): IoVcpu;
+  /** A line for the domain's log. */
+  log(line: string): void;
+  /** Aborted when the host wants the domain to end. */
+  readonly stopping: AbortSignal;
+}
+
+/** A vCPU that blocks, as the event loop sees it. */
+export interface IoVcpu {
+  readonly number: number;
+  /** Passes a request (structured-cloneable) to the vCPU's module and answers what that returns. */
+  call(request: unknown): Promise<unknown>;
+}
+
+/** Runs the domain. When its promise is fulfilled the domain powers off; when it rejects, it has crashed. */
+export type Kernel = (domain: TypescriptDomain) => Promise<void>;
+
+/** What a module for a blocking vCPU exports as default: made once on the thread, then called for each request. */
+export type IoKernel = (thread: DomainThread, log: (line: string) => void) => (request: unknown) => unknown;

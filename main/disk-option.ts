@@ -1,0 +1,256 @@
+/**
+ * `--disk`: xl's disk syntax (docs/man/xl-disk-configuration.5), with keys of our own for what Xen leaves to scripts.
+ * Differences: a relative target belongs to the current folder, not to /dev; images of other formats than raw, scripts, COLO
+ * and empty CD-ROM drives are refused in words.
+ */
+import { resolve } from "node:path";
+import { parseVdev, vdevName } from "../engine/device/block/vdev.ts";
+import { isNbdAddress, parseNbdAddress } from "../engine/disk/nbd/uri.ts";
+import type { StoreSpec } from "../engine/disk/spec.ts";
+import { BadInput } from "./failure.ts";
+
+/** A disk as the user wants it. */
+export interface DiskOption {
+  readonly store: StoreSpec;
+  /** Virtual-device number: the name of the disk's directories in XenStore. */
+  readonly vdev: number;
+  /** "xvda" */
+  readonly name: string;
+  readonly readOnly: boolean;
+  readonly cdrom: boolean;
+  /** Domain that serves it; undefined: the usual driver domain. */
+  readonly backend: string | undefined;
+  readonly placement: "driver-domain" | "hypervisor";
+  /** Whether persistent grants are offered. */
+  readonly persistent: boolean;
+  /** Accepted for xl's sake: pages are never lent to a network stack, so there is no workaround to disable. */
+  readonly directIoSafe: boolean;
+}
+
+const POSITIONS = ["target", "format", "vdev", "access"] as const;
+const KEYS = [
+  ...POSITIONS,
+  "devtype",
+  "backend",
+  "backendtype",
+  "script",
+  "offset",
+  "length",
+  "placement",
+  "persistent",
+] as const;
+type Key = (typeof KEYS)[number];
+const FLAGS: Readonly<Record<string, readonly ["devtype" | "discard" | "directIoSafe", string]>> = {
+  cdrom: ["devtype", "cdrom"],
+  discard: ["discard", "on"],
+  "no-discard": ["discard", "off"],
+  "direct-io-safe": ["directIoSafe", "on"],
+};
+const FORMATS = ["raw", "qcow", "qcow2", "vhd", "qed"];
+const ACCESS: Readonly<Record<string, boolean>> = { r: true, ro: true, w: false, rw: false };
+/** xend's prefixes, stripped and ignored as xl does; those of formats count as format=. */
+const IGNORED_PREFIX = /^(tapdisk|tap2?|aio|ioemu|file|phy):/;
+const FORMAT_PREFIX = /^(raw|qcow2?|vhd):/;
+const SCRIPT_PREFIX = /^(iscsi|enbd|drbd):/;
+const UNITS: Readonly<Record<string, number>> = { "": 1, K: 2 ** 10, M: 2 ** 20, G: 2 ** 30, T: 2 ** 40 };
+
+/** What has been read so far: values by key, empty where the user left a position empty. */
+type Values = Map<Key | "discard" | "directIoSafe", string>;
+
+function bad(text: string, what: string, remedy: string): BadInput {
+  return new BadInput("bad-option", `--disk "${text}": ${what}`, remedy);
+}
+
+function isKey(word: string): word is Key {
+  return (KEYS as readonly string[]).includes(word);
+}
+
+class Parser {
+  readonly #text: string;
+  readonly values: Values = new Map();
+  /** A deprecated prefix takes the place of the format: "phy:/dev/sda,hda,w". */
+  #withoutFormat = false;
+
+  constructor(text: string) {
+    this.#text = text;
+  }
+
+  parse(): Values {
+    let rest = this.#text;
+    for (;;) {
+      rest = rest.replace(/^\s+/, "");
+      if (rest.startsWith("target=")) {
+        this.#set("target", rest.slice("target=".length));
+        return this.values;
+      }
+      const comma = rest.indexOf(",");
+      this.#item(comma < 0 ? rest : rest.slice(0, comma));
+      if (comma < 0) return this.values;
+      rest = rest.slice(comma + 1);
+      // A comma at the very end is allowed: "[<key>=<value>|<flag>,]*".
+      if (rest.trim() === "") return this.values;
+    }
+  }
+
+  #set(key: Key | "discard" | "directIoSafe", value: string): void {
+    if ((this.values.get(key) ?? "") !== "") {
+      throw bad(this.#text, `${key} is given twice`, "leave one of the two out");
+    }
+    this.values.set(key, value);
+  }
+
+  #item(word: string): void {
+    const flag = FLAGS[word];
+    const named = /^([A-Za-z][\w-]*)=(.*)$/s.exec(word);
+    if (flag && Object.hasOwn(FLAGS, word)) this.#set(flag[0], flag[1]);
+    else if (named) this.#named(named[1]!, named[2]!);
+    else this.#position(word);
+  }
+
+  #named(key: string, value: string): void {
+    if (!isKey(key)) {
+      const why = /^colo(-|$)|^(active|hidden)-disk$/.test(key)
+        ? "COLO is not offered"
+        : `no parameter is named ${key}`;
+      throw bad(this.#text, why, `use ${KEYS.join(", ")} or cdrom, discard, no-discard, direct-io-safe`);
+    }
+    this.#set(key, value);
+  }
+
+  #position(word: string): void {
+    const free = POSITIONS.find((key) => !this.values.has(key) && !(key === "format" && this.#withoutFormat));
+    if (free === undefined) {
+      throw bad(this.#text, `"${word}" comes after target, format, vdev and access`, "remove it or name its parameter");
+    }
+    // xend's short form without a format: ",hdc:cdrom,r".
+    const isDevice = /:(cdrom|disk)$/.test(word);
+    if (free === "target") this.#target(word);
+    else if (free === "vdev" || (free === "format" && isDevice)) this.#device(word);
+    else this.#set(free, word);
+  }
+
+  #target(word: string): void {
+    let target = word;
+    while (!isNbdAddress(target)) {
+      if (SCRIPT_PREFIX.test(target)) {
+        throw bad(this.#text, `"${target}" wants a script`, "attach the storage to the host and name its block device");
+      }
+      const format = FORMAT_PREFIX.exec(target);
+      const prefix = format ?? IGNORED_PREFIX.exec(target);
+      if (!prefix) break;
+      if (format) this.#set("format", format[1]!);
+      this.#withoutFormat = true;
+      target = target.slice(prefix[0].length);
+    }
+    this.values.set("target", target);
+  }
+
+  #device(word: string): void {
+    const [device = "", type] = word.split(":", 2);
+    this.#set("vdev", device);
+    if (type === "cdrom") this.#set("devtype", "cdrom");
+    else if (type !== undefined && type !== "disk")
+      throw bad(this.#text, `no device type is named ${type}`, "use cdrom");
+    // Nothing is left for a format in this form.
+    if (!this.values.has("format")) this.values.set("format", "");
+  }
+}
+
+function oneOf<Value extends string>(text: string, key: string, value: string, allowed: readonly Value[]): Value {
+  const found = allowed.find((one) => one === value);
+  if (found === undefined) throw bad(text, `${key}=${value} is not known`, `say ${allowed.join(" or ")}`);
+  return found;
+}
+
+function bytes(text: string, key: string, value: string): number {
+  const match = /^(\d+)([KMGT]?)(?:iB|B)?$/i.exec(value);
+  const number = match ? Number(match[1]) * UNITS[match[2]!.toUpperCase()]! : Number.NaN;
+  if (!Number.isSafeInteger(number) || number % 512 !== 0) {
+    throw bad(text, `${key}=${value} is no multiple of 512 bytes`, `say for example ${key}=1M`);
+  }
+  return number;
+}
+
+function device(text: string, values: Values): { vdev: number; name: string } {
+  const word = values.get("vdev") ?? "";
+  if (word === "") {
+    const misplaced = values.get("format") ?? "";
+    if (parseVdev(misplaced) !== undefined) {
+      throw bad(text, `"${misplaced}" stands where the format belongs`, `write ",," before it or vdev=${misplaced}`);
+    }
+    throw bad(text, "vdev is missing", "say how the guest is to see the disk, for example vdev=xvda");
+  }
+  const vdev = parseVdev(word);
+  if (vdev === undefined) throw bad(text, `vdev "${word}" names no disk`, "use xvda, xvdb, sda, hda or a number");
+  return { vdev, name: vdevName(vdev) ?? word };
+}
+
+function checkFormat(text: string, values: Values): "raw" | "probe" {
+  const format = values.get("format") ?? "";
+  if (format === "") return "probe";
+  oneOf(text, "format", format, FORMATS);
+  if (format === "raw") return "raw";
+  throw bad(text, `format ${format} is not served`, "convert the image with qemu-img convert -O raw");
+}
+
+function storeOf(text: string, values: Values, cwd: string, readOnly: boolean): StoreSpec {
+  const target = values.get("target") ?? "";
+  const value = (key: "offset" | "length") => values.get(key) || undefined;
+  const [offset, length] = [value("offset"), value("length")];
+  const format = checkFormat(text, values);
+  const common = { readOnly, ...(values.get("discard") === "off" && { discard: false }) };
+  if (target === "") {
+    const empty = values.get("devtype") === "cdrom" ? "an empty CD-ROM drive is not offered" : "target is missing";
+    throw bad(text, empty, "name an image, a block device or an nbd:// address");
+  }
+  if (target.includes("\0")) throw bad(text, "target holds a zero byte, which no path has", "remove it");
+  if (isNbdAddress(target)) {
+    if (offset !== undefined || length !== undefined) {
+      throw bad(text, "offset and length are for images and block devices", "let the NBD server export the part");
+    }
+    return { kind: "nbd", ...parseNbdAddress(target), ...common };
+  }
+  return {
+    kind: "file",
+    path: resolve(cwd, target),
+    format,
+    ...common,
+    ...(offset !== undefined && { offset: bytes(text, "offset", offset) }),
+    ...(length !== undefined && { length: bytes(text, "length", length) }),
+  };
+}
+
+/**
+ * Reads one disk in xl's syntax: `target,format,vdev,access` and `key=value`, where `target=` takes the rest of the text.
+ * @param cwd folder that a relative target belongs to
+ * @throws BadInput or DiskError, one line that quotes what is wrong and says what to write
+ */
+export function parseDisk(text: string, cwd: string): DiskOption {
+  const values = new Parser(text).parse();
+  const given = (key: Key) => values.get(key) || undefined;
+  const cdrom =
+    given("devtype") !== undefined && oneOf(text, "devtype", given("devtype")!, ["cdrom", "disk"]) === "cdrom";
+  const { vdev, name } = device(text, values);
+  const access = given("access") ?? (cdrom ? "r" : "rw");
+  const readOnly = ACCESS[oneOf(text, "access", access, ["r", "ro", "w", "rw"])]!;
+  if (cdrom && !readOnly) throw bad(text, "a CD-ROM cannot be written", "say access=ro or leave cdrom out");
+  if (given("script") !== undefined) {
+    throw bad(text, "scripts are not run", "attach the storage to the host and name its block device");
+  }
+  if (given("backendtype") !== undefined) oneOf(text, "backendtype", given("backendtype")!, ["phy", "qdisk", "tap"]);
+  const placement = oneOf(text, "placement", given("placement") ?? "driver-domain", ["driver-domain", "hypervisor"]);
+  if (placement === "hypervisor" && given("backend") !== undefined) {
+    throw bad(text, "placement=hypervisor has no backend domain", "leave backend out");
+  }
+  return {
+    store: storeOf(text, values, cwd, readOnly),
+    vdev,
+    name,
+    readOnly,
+    cdrom,
+    backend: given("backend"),
+    placement,
+    persistent: oneOf(text, "persistent", given("persistent") ?? "on", ["on", "off"]) === "on",
+    directIoSafe: values.get("directIoSafe") === "on",
+  };
+}

@@ -1,0 +1,120 @@
+import { describe, expect, it } from "vitest";
+import { DiskError } from "../../engine/disk/errors.ts";
+import { parseDisk } from "../../main/disk-option.ts";
+import { BadInput, explain } from "../../main/failure.ts";
+
+const disk = (text: string) => parseDisk(text, "/home/user");
+
+describe("xl's disk syntax", () => {
+  it("reads the manual's equivalent strings alike", () => {
+    const expected = {
+      name: "hda",
+      vdev: 768,
+      readOnly: false,
+      cdrom: false,
+      store: { kind: "file", path: "/dev/vg/guest-volume", readOnly: false },
+    };
+    for (const text of [
+      "/dev/vg/guest-volume,,hda",
+      "/dev/vg/guest-volume,raw,hda,rw",
+      "format=raw, vdev=hda, access=rw, target=/dev/vg/guest-volume",
+      "raw:/dev/vg/guest-volume,hda,w",
+      "phy:/dev/vg/guest-volume,hda,w",
+      "tap:aio:/dev/vg/guest-volume,hda,w",
+    ]) {
+      expect(disk(text), text).toMatchObject(expected);
+    }
+  });
+
+  it("reads the manual's CD-ROMs alike", () => {
+    for (const text of [
+      "/root/image.iso,,hdc,cdrom",
+      "/root/image.iso,,hdc,,cdrom",
+      "/root/image.iso,raw,hdc,devtype=cdrom",
+      "format=raw, vdev=hdc, access=ro, devtype=cdrom, target=/root/image.iso",
+      "raw:/root/image.iso,hdc:cdrom,ro",
+    ]) {
+      expect(disk(text), text).toMatchObject({ name: "hdc", vdev: 5632, cdrom: true, readOnly: true });
+    }
+  });
+
+  it("gives target= the rest of the text, commas and trailing spaces included", () => {
+    expect(disk("vdev=xvda,target=a,b=c ").store).toMatchObject({ path: "/home/user/a,b=c " });
+    expect(disk(",,xvda,ro,target=x").store).toMatchObject({ path: "/home/user/x", readOnly: true });
+  });
+
+  it("probes unless the format is said", () => {
+    expect(disk("a,,xvda").store).toMatchObject({ format: "probe" });
+    expect(disk("a,raw,xvda").store).toMatchObject({ format: "raw" });
+  });
+
+  it("reads keys of its own", () => {
+    expect(
+      disk("placement=hypervisor,persistent=off,no-discard,direct-io-safe,offset=1M,length=2GiB,vdev=xvdb,target=d"),
+    ).toMatchObject({
+      placement: "hypervisor",
+      persistent: false,
+      directIoSafe: true,
+      store: { discard: false, offset: 2 ** 20, length: 2 ** 31 },
+    });
+    expect(disk("a,,xvda,backend=storage2").backend).toBe("storage2");
+  });
+
+  it.each([
+    ["nbd://h/disk,,xvda", { address: { host: "h", port: 10809 }, export: "disk" }],
+    ["nbd://[::1]:99//d%20e,,xvda", { address: { host: "::1", port: 99 }, export: "/d e" }],
+    ["nbd+unix:///e?socket=/run/s,,xvda", { address: { socket: "/run/s" }, export: "e" }],
+    [
+      "nbds://h?tls-ca=/ca.pem&deadline=5,,xvda",
+      { address: { host: "h", port: 10809 }, tls: { ca: "/ca.pem" }, deadlineSeconds: 5, export: "" },
+    ],
+    ["nbd:h:10:exportname=x,,xvda", { address: { host: "h", port: 10 }, export: "x" }],
+    ["nbd:unix:/run/s,,xvda", { address: { socket: "/run/s" }, export: "" }],
+  ])("reads %s", (text, expected) => {
+    expect(disk(text).store).toEqual({ kind: "nbd", readOnly: false, ...expected });
+  });
+
+  it.each([
+    ["", "vdev is missing"],
+    ["a", "vdev is missing"],
+    ["a,xvda", '"xvda" stands where the format belongs'],
+    [",,xvda", "target is missing"],
+    [",hdc:cdrom,r", "an empty CD-ROM drive"],
+    ["a,,floppy", '"floppy" names no disk'],
+    ["a,qcow2,xvda", "format qcow2 is not served"],
+    ["a,tar,xvda", "format=tar is not known"],
+    ["a,,xvda,maybe", "access=maybe is not known"],
+    ["a,,xvda,rw,more", '"more" comes after'],
+    ["a,,xvda,vdev=xvdb", "vdev is given twice"],
+    ["a,,xvda,discard,no-discard", "discard is given twice"],
+    ["a,,hdc,rw,cdrom", "a CD-ROM cannot be written"],
+    ["a,,xvda,colour=red", "no parameter is named colour"],
+    ["a,,xvda,colo-port=1", "COLO is not offered"],
+    ["a,,xvda,script=block-x", "scripts are not run"],
+    ["iscsi:x,xvda,w", "wants a script"],
+    ["a,,xvda,backendtype=vdpa", "backendtype=vdpa is not known"],
+    ["a,,xvda,placement=cloud", "placement=cloud is not known"],
+    ["a,,xvda,placement=hypervisor,backend=x", "has no backend domain"],
+    ["a,,xvda,persistent=maybe", "persistent=maybe is not known"],
+    ["a,,xvda,offset=3", "offset=3 is no multiple of 512"],
+    ["a,,xvda,length=9999999999T", "is no multiple of 512"],
+    ["nbd://h/x,,xvda,offset=512", "offset and length are for images"],
+    ["nbd://h:99999/x,,xvda", "port 99999"],
+    ["nbd://,,xvda", "names no host"],
+    ["nbd+unix:///x,,xvda", "names no socket"],
+    ["nbd://h/x?colour=red,,xvda", "the parameter colour"],
+    ["nbd://h/%zz,,xvda", "broken %"],
+  ])("refuses %j in one line", (text, expected) => {
+    let caught: unknown;
+    try {
+      disk(text);
+    } catch (error) {
+      caught = error;
+    }
+    expect(caught instanceof BadInput || caught instanceof DiskError).toBe(true);
+    const { line, status } = explain(caught);
+    expect(status).toBe(2);
+    expect(line).toContain(expected);
+    expect(line).toMatch(/^[^\n]+; [^\n]+$/);
+  });
+});
