@@ -17,7 +17,7 @@ import { cacheFailure, cancelled } from "./errors.ts";
 
 const MANIFEST = "manifest.json";
 /** Counted up when the manifest or the choice of files changes; images of another format are fetched again. */
-const FORMAT = 1;
+const FORMAT = 2;
 const FILE_LIMIT = 256 * 1024 * 1024;
 const MANIFEST_LIMIT = 1024 * 1024;
 const LOCK_POLL_MS = 200;

@@ -7,9 +7,14 @@
 
 import { type CpioEntry, writeCpio } from "../../engine/builder/cpio.ts";
 import { execMark } from "../../engine/device/console/exec-stream.ts";
+import { dependenciesOf, loadOrder } from "./kernel-modules.ts";
 
-/** Kernel modules that the initramfs carries and /init loads. */
-export const SHELL_MODULES = ["xen_blkfront", "xen_netfront"] as const;
+/** Kernel modules that /init loads. */
+const BOOT_MODULES = ["xen_blkfront", "xen_netfront"] as const;
+/** Modules that `modprobe` finds: with them a guest can be a driver domain for others. */
+const OPTIONAL_MODULES = ["loop", "xen_blkback", "xen_netback", "xen_evtchn", "xen_gntdev", "xen_gntalloc"] as const;
+/** Kernel modules that the initramfs carries, as far as they are not built in. */
+export const SHELL_MODULES: readonly string[] = [...BOOT_MODULES, ...OPTIONAL_MODULES];
 
 /**
  * The image's kernel command line.
@@ -160,10 +165,22 @@ function configuration(): CpioEntry[] {
   ];
 }
 
+/** modules.dep as depmod writes it: each module's file, and those to load before it, the nearest first. */
+function moduleDependencies(modules: ShellParts["modules"], needs: ReadonlyMap<string, readonly string[]>): string {
+  const file = (name: string): string => `${name.replaceAll("_", "-")}.ko`;
+  const lines = modules.map(({ name }) => {
+    const before = loadOrder([name], needs).slice(0, -1).reverse();
+    return `${file(name)}:${before.map((need) => ` ${file(need)}`).join("")}\n`;
+  });
+  return lines.join("");
+}
+
 /** Writes the initramfs: the same bytes for the same parts. */
 export function writeShellInitramfs(parts: ShellParts): Uint8Array {
   const moduleDirectory = `lib/modules/${parts.kernelRelease}`;
   const pathOf = (name: string): string => `${moduleDirectory}/${name.replaceAll("_", "-")}.ko`;
+  const lineOf = (name: string): string => `/${pathOf(name)}\n`;
+  const needs = new Map(parts.modules.map(({ name, data }) => [name, dependenciesOf(data) ?? []]));
   const directories = DIRECTORIES.map(([path, mode]): CpioEntry => ({ kind: "directory", path, mode }));
   return writeCpio([
     ...directories,
@@ -175,7 +192,8 @@ export function writeShellInitramfs(parts: ShellParts): Uint8Array {
     { kind: "symlink", path: "bin/sh", target: "busybox" },
     { kind: "file", path: "init", data: init(OURS), mode: 0o755 },
     ...configuration(),
-    { kind: "file", path: "lib/domlab/modules", data: parts.modules.map(({ name }) => `/${pathOf(name)}\n`).join("") },
+    { kind: "file", path: "lib/domlab/modules", data: loadOrder(BOOT_MODULES, needs).map(lineOf).join("") },
+    { kind: "file", path: `${moduleDirectory}/modules.dep`, data: moduleDependencies(parts.modules, needs) },
     ...parts.modules.map(({ name, data }): CpioEntry => ({ kind: "file", path: pathOf(name), data })),
   ]);
 }

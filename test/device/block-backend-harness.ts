@@ -194,7 +194,10 @@ export interface HarnessOptions {
   persistentGrants?: number;
 }
 
-/** Guest memory: ring pages, then data pages (reference = 100 + page number), then one page for indirect segments a slot. */
+/**
+ * Guest memory: ring pages, then data pages (reference = 100 + page number), then one page for indirect segments a
+ * slot.
+ */
 export class Harness {
   readonly protocol: BlockProtocol;
   readonly memory: MemoryView;

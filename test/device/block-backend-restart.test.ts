@@ -1,7 +1,7 @@
 /**
- * The backend is killed between any two stores to shared memory, or in the midst of a copy or of the store's work, and a new
- * one takes over: every request is answered exactly once, the disk is as if nothing had happened, and a flush that was
- * answered has everything before it on durable storage.
+ * The backend is killed between any two stores to shared memory, or in the midst of a copy or of the store's work, and
+ * a new one takes over: every request is answered exactly once, the disk is as if nothing had happened, and a flush
+ * that was answered has everything before it on durable storage.
  */
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
@@ -107,7 +107,9 @@ class Model {
     );
   }
 
-  /** Sends a request, if it can be. With an asynchronous store, none that overlaps one in flight: nobody orders those. */
+  /**
+   * Sends a request, if it can be. With an asynchronous store, none that overlaps one in flight: nobody orders those.
+   */
   send(operation: number, sector: number, sectors: number): void {
     const { harness } = this;
     if (harness.front.free === 0 || (!this.store.synchronous && this.busy(sector, sectors))) return;
@@ -213,7 +215,8 @@ const operation = fc.oneof(
 );
 type Event =
   | { kind: "send"; operation: number; sector: number; sectors: number }
-  | { kind: "serve" | "receive" }
+  | { kind: "serve" }
+  | { kind: "receive" }
   | { kind: "complete"; which: number };
 const event: fc.Arbitrary<Event> = fc.oneof(
   {
@@ -225,7 +228,7 @@ const event: fc.Arbitrary<Event> = fc.oneof(
       sectors: fc.integer({ min: 1, max: 8 }),
     }),
   },
-  { weight: 2, arbitrary: fc.record({ kind: fc.constantFrom("serve" as const, "receive" as const) }) },
+  { weight: 2, arbitrary: fc.constantFrom<Event>({ kind: "serve" }, { kind: "receive" }) },
   { weight: 2, arbitrary: fc.record({ kind: fc.constant("complete" as const), which: fc.nat(31) }) },
 );
 

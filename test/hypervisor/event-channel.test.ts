@@ -4,6 +4,7 @@ import * as abi from "../../engine/abi/event-channel.ts";
 import { EventChannelOp } from "../../engine/abi/event-channel.ts";
 import { Hypercall } from "../../engine/abi/hypercalls.ts";
 import { Virq } from "../../engine/abi/xen.ts";
+import { PortKind } from "../../engine/hypervisor/port-table.ts";
 import { type FakeDomain, fakeDomain } from "./fake-domain.ts";
 
 const ARGS = 0x5000;
@@ -63,12 +64,12 @@ describe("event channels", () => {
     expect(op(fake, EventChannelOp.status)).toBe(0);
     expect(abi.channelStatus.read(fake.ram, ARGS)).toMatchObject({ status: abi.ChannelStatus.interdomain, detail: 0 });
     fake.domain.events.unbindFromHost(port);
-    expect(fake.domain.events.get(port)?.kind).toBe("unbound");
+    expect(fake.domain.events.get(port)).toEqual({ kind: PortKind.unbound, domain: 0, number: 0, toolstack: false });
   });
 
   it.each([
     ["FIFO", EventChannelOp.init_control, -Errno.ENOSYS],
-    ["physical interrupts", EventChannelOp.bind_pirq, -Errno.ENOSYS],
+    ["physical interrupts", EventChannelOp.bind_pirq, -Errno.EINVAL],
     ["closing port 0", EventChannelOp.close, -Errno.EINVAL],
     ["sending on port 0", EventChannelOp.send, -Errno.EINVAL],
   ])("refuses %s", (_what, operation, result) => {
@@ -94,7 +95,9 @@ describe("event channels", () => {
     expect(op(fake, EventChannelOp.bind_ipi)).toBe(-Errno.ENOSPC);
     abi.resetChannels.write(fake.ram, ARGS, { dom: 0x7ff0 });
     expect(op(fake, EventChannelOp.reset)).toBe(0);
-    expect(fake.domain.events.get(fake.domain.consolePort)?.kind).toBe("interdomain");
+    const { consolePort } = fake.domain;
+    const console = { kind: PortKind.interdomain, domain: 0, number: consolePort, toolstack: true };
+    expect(fake.domain.events.get(consolePort)).toEqual(console);
     abi.bindIpi.write(fake.ram, ARGS, { vcpu: 0 });
     expect(op(fake, EventChannelOp.bind_ipi)).toBe(0);
   });
@@ -104,6 +107,6 @@ describe("event channels", () => {
     fake.domain.physmap.map(5 as never, 0x5000 as never, true);
     abi.bindIpi.write(fake.ram, ARGS, { vcpu: 0 });
     expect(op(fake, EventChannelOp.bind_ipi)).toBe(-Errno.EFAULT);
-    expect(fake.domain.events.get(3)).toBeUndefined();
+    expect(fake.domain.events.get(3).kind).toBe(PortKind.free);
   });
 });

@@ -113,6 +113,10 @@ export class BlkbackDevice {
         // Requests are served until the frontend is Closed: it may be in use still and refuse to close.
         return await this.switchTo(own, XenbusState.Closing);
       case "closed":
+        // A frontend that has not looked yet is to find Closing, or it would wait for InitWait for ever.
+        if (this.failed && peer === XenbusState.Initialising && own === XenbusState.Closing && (await this.online())) {
+          return;
+        }
         await this.letGo();
         return await this.switchTo(own, XenbusState.Closed);
       case "reopen":

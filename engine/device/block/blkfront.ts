@@ -95,6 +95,8 @@ export class Blkfront {
   /** Set when the device is over: why. */
   private ended: BlkfrontError | undefined;
   private closing = false;
+  /** Every connection allows one more: a backend that cannot connect is not asked for ever. */
+  private mayRestart = false;
   /** What the backend did that it must not do. */
   private brokenBy: string | undefined;
   private readonly firstConnection = deferred<BlockGeometry>();
@@ -267,10 +269,10 @@ export class Blkfront {
         this.disconnect();
         return await this.switchTo(own, XenbusState.Closed);
       case "restart":
-        if (this.closing || !(await readFlag(this.options.store, backend.directory, "online"))) {
-          return await this.end("closed", "the device is closed");
+        if (this.closing || !this.mayRestart || !(await readFlag(this.options.store, backend.directory, "online"))) {
+          return await this.end("closed", "the backend has closed the device");
         }
-        this.pool.reclaim();
+        this.mayRestart = false;
         return await this.switchTo(own, XenbusState.Initialising);
       case "illegal":
         return await this.fatal(own, Errno.EINVAL, `saw state ${xenbusStateName(peer)} at the backend`);
@@ -319,6 +321,7 @@ export class Blkfront {
     const features = await readFeatures(this.options.store, backend.directory, this.wishes);
     if (!(await this.xenbus.switchState(own, XenbusState.Connected))) return this.xenbus.changed();
     await this.xenbus.clearError();
+    this.mayRestart = true;
     this.features = features;
     this.geometryNow = geometry.value;
     this.startQueues(backend, features);

@@ -8,23 +8,25 @@
  * The ring alone would not do: responses overwrite request slots. The argument, window by window. A killed process's
  * stores are seen in program order, and the order is kept by Atomics where it matters.
  *
- * 1. Consuming copies the request into a free entry, notes its place in the order and then sets the state to TAKEN. Killed
- *    before that store, the request is not consumed: no response slot reaches it (responses stay behind consumed requests), so
- *    the ring still has it. Killed after, the entry has it whole. There is no saved consumer index that could disagree: it is
- *    the number of published responses plus the number of outstanding entries.
- * 2. Executing changes no state here. Killed before, during or after, the request is executed again, oldest first. Reading again
- *    fills pages that the frontend has not been given back; writing and discarding again do the same to the same sectors. A
- *    request answered meanwhile that overlaps was in flight at the same time, and then either order is right. A flush that is
- *    outstanding is done again after everything older; one that was answered had done its work before.
- * 3. The response is written to its slot, then the entry becomes ANSWERED with that slot's index. Nobody sees the slot before
- *    rsp_prod covers it, so whether or not the process died in between, the request still counts as outstanding.
- * 4. Publishing notes the new index as `publishing`, stores it to the ring's rsp_prod, and then as `published`. The store to the ring
- *    is the one moment when responses exist for the frontend. Killed before it, rsp_prod still is `published` and the answers
- *    are given again; killed after it, rsp_prod equals `publishing` and the entries answered below it are done. Any other value was
- *    written by the frontend, and counts as not published: it can only confuse itself.
+ * 1. Consuming copies the request into a free entry, notes its place in the order and then sets the state to TAKEN.
+ *    Killed before that store, the request is not consumed: no response slot reaches it (responses stay behind consumed
+ *    requests), so the ring still has it. Killed after, the entry has it whole. There is no saved consumer index that
+ *    could disagree: it is the number of published responses plus the number of outstanding entries.
+ * 2. Executing changes no state here. Killed before, during or after, the request is executed again, oldest first.
+ *    Reading again fills pages that the frontend has not been given back; writing and discarding again do the same to
+ *    the same sectors. A request answered meanwhile that overlaps was in flight at the same time, and then either order
+ *    is right. A flush that is outstanding is done again after everything older; one that was answered had done its
+ *    work before.
+ * 3. The response is written to its slot, then the entry becomes ANSWERED with that slot's index. Nobody sees the slot
+ *    before rsp_prod covers it, so whether or not the process died in between, the request still counts as outstanding.
+ * 4. Publishing notes the new index as `publishing`, stores it to the ring's rsp_prod, and then as `published`. The
+ *    store to the ring is the one moment when responses exist for the frontend. Killed before it, rsp_prod still is
+ *    `published` and the answers are given again; killed after it, rsp_prod equals `publishing` and the entries
+ *    answered below it are done. Any other value was written by the frontend, and counts as not published: it can only
+ *    confuse itself.
  * 5. Entries are freed after that. Killed in between, an ANSWERED entry whose index is below `published` is free.
- * 6. Recovery only repeats these conclusions, so it may be killed too. Afterwards the frontend is sent an event in any case, as the
- *    one that belonged to the last publication may not have been sent.
+ * 6. Recovery only repeats these conclusions, so it may be killed too. Afterwards the frontend is sent an event in any
+ *    case, as the one that belonged to the last publication may not have been sent.
  *
  * The memory is the backend's own: no frontend can reach it.
  */

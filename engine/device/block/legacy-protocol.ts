@@ -18,8 +18,8 @@
  *
  *   struct { uint32_t count, pad; struct { uint16_t device, info; uint32_t pad; uint64_t capacity; } records[]; };
  *
- * `count` is the number of disks, `capacity` is in units of 512 bytes, `info` has the VDISK_* bits of blkif.h. As many records are
- * written as fit; the response's status is the number of records written, or BLKIF_RSP_ERROR.
+ * `count` is the number of disks, `capacity` is in units of 512 bytes, `info` has the VDISK_* bits of blkif.h. As many
+ * records are written as fit; the response's status is the number of records written, or BLKIF_RSP_ERROR.
  */
 import { defineStruct } from "../../abi/struct.ts";
 
@@ -51,7 +51,8 @@ const scratchView = new DataView(scratch.buffer);
 /**
  * Lays the list out in at most `room` bytes, padding zero.
  *
- * @returns the bytes (valid until the next call) and the number of records in them; undefined when not even the header fits
+ * @returns the bytes (valid until the next call) and the number of records in them; undefined when not even the header
+ *   fits
  */
 export function encodeProbe(
   vbds: readonly LegacyVbd[],

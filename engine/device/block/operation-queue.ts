@@ -1,6 +1,7 @@
 /**
- * What a ring's service has given to the store and not got back. Keeps the order: a flush waits for everything issued before
- * it, a barrier for that too and for itself; and tries the requests of a merged operation one by one when it has failed.
+ * What a ring's service has given to the store and not got back. Keeps the order: a flush waits for everything issued
+ * before it, a barrier for that too and for itself; and tries the requests of a merged operation one by one when it has
+ * failed.
  */
 import { constants } from "node:os";
 import type { MemoryView } from "../domain-interface.ts";

@@ -1,8 +1,8 @@
 /**
  * Grants that stay mapped between requests (feature-persistent): the frontend uses the same pages again and again, so
  * mapping them each time would be waste. A bounded cache from reference to handle; the least recently used grant goes
- * first, never one that a running request uses. So a frontend that names ever new references costs no more than the cap,
- * and close() leaves nothing mapped that could keep a dead domain alive (XSA-371).
+ * first, never one that a running request uses. So a frontend that names ever new references costs no more than the
+ * cap, and close() leaves nothing mapped that could keep a dead domain alive (XSA-371).
  *
  * Persistent grants are mapped for writing, whatever the request: the next one may be a read.
  */

@@ -44,8 +44,8 @@ export const VDISK_REMOVABLE = 2;
 export const VDISK_READONLY = 4;
 
 /**
- * struct blkif_request_segment { grant_ref_t gref; uint8_t first_sect, last_sect; }; 8 bytes in both layouts. The bounds
- * are in units of 512 bytes within the page, both inclusive.
+ * struct blkif_request_segment { grant_ref_t gref; uint8_t first_sect, last_sect; }; 8 bytes in both layouts. The
+ * bounds are in units of 512 bytes within the page, both inclusive.
  */
 export const requestSegment = defineStruct({ gref: "u32", firstSect: "u8", lastSect: "u8", pad: "u16" });
 
@@ -63,7 +63,10 @@ export const blockRequest = defineStruct({
   segments: ["u32", 2 * MAX_DIRECT_SEGMENTS],
 });
 
-/** struct blkif_request_discard { uint8_t operation, flag; blkif_vdev_t handle; uint64_t id, sector_number, nr_sectors; }; */
+/**
+ * struct blkif_request_discard { uint8_t operation, flag; blkif_vdev_t handle; uint64_t id, sector_number, nr_sectors;
+ * };
+ */
 export const blockRequestDiscard = defineStruct({
   operation: "u8",
   flag: "u8",
@@ -102,7 +105,9 @@ export interface BlockProtocol {
   readonly discard: (typeof blockRequestDiscard)["compat"];
   readonly indirect: (typeof blockRequestIndirect)["compat"];
   readonly response: (typeof blockResponse)["compat"];
-  /** Word offsets in a request; the first word is operation, nr_segments or flag or indirect_op, handle or nr_segments. */
+  /**
+   * Word offsets in a request; the first word is operation, nr_segments or flag or indirect_op, handle or nr_segments.
+   */
   readonly idWord: number;
   readonly sectorWord: number;
   readonly segmentsWord: number;
@@ -142,7 +147,9 @@ export const X86_32_PROTOCOL: BlockProtocol = protocolOf("x86_32-abi", false);
 /** The old message set uses today's 64-bit layout of requests and responses. */
 export const LEGACY_PROTOCOL: BlockProtocol = protocolOf("domlab-xen-2.0", true);
 
-/** Layout for a value of the key "protocol"; undefined when we do not know it. A missing key means the backend's own. */
+/**
+ * Layout for a value of the key "protocol"; undefined when we do not know it. A missing key means the backend's own.
+ */
 export function blockProtocol(name: string | undefined): BlockProtocol | undefined {
   switch (name) {
     case undefined:

@@ -1,6 +1,6 @@
 /**
- * Reading and checking block requests. Everything here works on copies: of the request, and of the segments of an indirect
- * one. Nothing in shared memory is looked at (XSA-155).
+ * Reading and checking block requests. Everything here works on copies: of the request, and of the segments of an
+ * indirect one. Nothing in shared memory is looked at (XSA-155).
  */
 import {
   BlockOperation,

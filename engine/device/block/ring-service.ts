@@ -1,14 +1,14 @@
 /**
- * The block backend's data path: serves one ring. Takes requests, checks them, maps their pages, lets the store read and
- * write right there, and answers. One object per ring; all its functions run on one thread.
+ * The block backend's data path: serves one ring. Takes requests, checks them, maps their pages, lets the store read
+ * and write right there, and answers. One object per ring; all its functions run on one thread.
  *
  *   taken ──▶ checked ──▶ mapped ──▶ merged ──▶ store ──▶ answered ──▶ published
  *               └──────────────────────── refused ──────────▲
  *
  * Order. Reads, writes and discards are issued in the ring's order; an asynchronous store may complete them in any. A
- * FLUSH waits until everything that was taken before it is complete, then flushes; what comes behind it does not wait. A
- * WRITE_BARRIER (and a FLUSH that carries data) waits likewise, flushes, writes, flushes, and nothing behind it is taken before
- * it is answered.
+ * FLUSH waits until everything that was taken before it is complete, then flushes; what comes behind it does not wait.
+ * A WRITE_BARRIER (and a FLUSH that carries data) waits likewise, flushes, writes, flushes, and nothing behind it is
+ * taken before it is answered.
  *
  * Adjoining requests of a batch that go the same way are merged into one call of the store. When that call fails, each
  * request is tried on its own, so that only those fail that must.
@@ -64,7 +64,9 @@ export interface BlockRingOptions {
   log(message: string): void;
 }
 
-/** Responses are published when so much has been moved since the last time, so that the frontend can go on meanwhile. */
+/**
+ * Responses are published when so much has been moved since the last time, so that the frontend can go on meanwhile.
+ */
 const PUBLISH_BYTES = 256 * 1024;
 /** Complaints in full; then only at every power of two. */
 const COMPLAINTS = 8;
@@ -126,8 +128,8 @@ export class BlockRingService {
   }
 
   /**
-   * Takes over from a predecessor that is gone, whatever it was doing; service() then executes again what it had not answered.
-   * The predecessor's mappings of data pages are the caller's to undo, before this.
+   * Takes over from a predecessor that is gone, whatever it was doing; service() then executes again what it had not
+   * answered. The predecessor's mappings of data pages are the caller's to undo, before this.
    *
    * @returns false when no predecessor has served this ring: start() is right then
    */
@@ -146,8 +148,8 @@ export class BlockRingService {
   }
 
   /**
-   * Serves what is there. With a synchronous store all of it is answered on return; with another one the service goes on by
-   * itself as operations complete.
+   * Serves what is there. With a synchronous store all of it is answered on return; with another one the service goes
+   * on by itself as operations complete.
    *
    * @returns whether to call again soon: the frontend keeps adding requests, and others want their turn
    */

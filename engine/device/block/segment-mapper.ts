@@ -1,6 +1,6 @@
 /**
- * From the grant references of a request to addresses in the peer's memory. A reference that cannot be mapped undoes what
- * the request had mapped, and is told of as a value: a bad grant is the frontend's mistake, not a bug (XSA-362).
+ * From the grant references of a request to addresses in the peer's memory. A reference that cannot be mapped undoes
+ * what the request had mapped, and is told of as a value: a bad grant is the frontend's mistake, not a bug (XSA-362).
  */
 import type { GrantMapper } from "../domain-interface.ts";
 import { BlockCounter, type BlockCounters } from "./counters.ts";

@@ -35,7 +35,8 @@ export class FrontRing {
   }
 
   /**
-   * Writes a request of `count` words (default: a whole slot) from from[at…] into the next slot, unseen until it is pushed.
+   * Writes a request of `count` words (default: a whole slot) from from[at…] into the next slot, unseen until it is
+   * pushed.
    *
    * @returns false when the ring is full
    */

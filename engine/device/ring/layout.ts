@@ -1,7 +1,8 @@
 /**
  * The shared part of a ring (xen/include/public/io/ring.h):
  *
- *   struct sring { uint32_t req_prod, req_event, rsp_prod, rsp_event; uint8_t pad[48]; union { request; response } ring[]; };
+ *   struct sring { uint32_t req_prod, req_event, rsp_prod, rsp_event; uint8_t pad[48]; union { request; response }
+ * ring[]; };
  *
  * A ring lies in one or more granted pages that are contiguous only virtually: here each may be anywhere in a linear
  * memory. The number of slots is the greatest power of two that fits. All indexes run freely over 32 bits; slot i is

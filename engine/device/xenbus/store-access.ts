@@ -26,3 +26,17 @@ export interface XenbusStore extends StoreAccess {
   /** The listener is called once at once, then for every change at or below the path. */
   watch(path: string, listener: (path: string) => void): Promise<StoreWatch>;
 }
+
+const lastTransaction = new WeakMap<XenbusStore, Promise<unknown>>();
+
+/**
+ * Runs a transaction after those that other devices of the same domain have begun: a domain may have only few at a time
+ * (Xen's default quota is 10), and a driver domain has many devices.
+ */
+export function inTurn<T>(store: XenbusStore, body: (transaction: StoreAccess) => Promise<T>): Promise<T> {
+  const before = lastTransaction.get(store) ?? Promise.resolve();
+  const run = (): Promise<T> => store.transaction(body);
+  const result = before.then(run, run);
+  lastTransaction.set(store, result);
+  return result;
+}

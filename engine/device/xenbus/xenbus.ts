@@ -6,7 +6,7 @@
  */
 import { LevelTask } from "./level-task.ts";
 import { parseXenbusState, type XenbusState } from "./state.ts";
-import type { StoreWatch, XenbusStore } from "./store-access.ts";
+import { inTurn, type StoreWatch, type XenbusStore } from "./store-access.ts";
 
 export interface XenbusDeviceOptions {
   readonly store: XenbusStore;
@@ -95,7 +95,7 @@ export class XenbusDevice {
     nodes: Readonly<Record<string, string>> = {},
   ): Promise<boolean> {
     if (this.closed) return false;
-    return await this.store.transaction(async (transaction) => {
+    return await inTurn(this.store, async (transaction) => {
       const text = await transaction.read(`${this.directory}/state`);
       if (text === undefined || parseXenbusState(text) !== from) return false;
       for (const [key, value] of Object.entries(nodes)) await transaction.write(`${this.directory}/${key}`, value);
