@@ -8,9 +8,9 @@
 import * as abi from "../abi/grant-table.ts";
 import { PAGE_SHIFT, PAGE_SIZE } from "../abi/xen.ts";
 import { fileOffset, gfn } from "../memory/types.ts";
-import { CodeShootdown, codeWritten } from "./code-shootdown.ts";
+import { CodeShootdown } from "./code-shootdown.ts";
 import type { Domain } from "./domain.ts";
-import type { Grantor } from "./grant-map.ts";
+import { type Grantor, grantWritten } from "./grant-map.ts";
 import { isSpecial, releaseFrame } from "./memory-op.ts";
 import type { VcpuContext } from "./vcpu.ts";
 
@@ -30,7 +30,7 @@ export function wroteTo(vcpu: VcpuContext, grantor: Grantor, offset: number, len
     return;
   }
   const own = new CodeShootdown(mapping, vcpu.id, (address) => cpu.dropCode(address));
-  codeWritten(grantor.mapping, offset, length, () => {
+  grantWritten(grantor.mapping, offset, length, () => {
     own.service();
     return grantMaps.lives(grantor);
   });

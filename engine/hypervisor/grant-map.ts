@@ -12,6 +12,7 @@ import { GRANT_REFS, MAPTRACK_ENTRIES } from "../memory/frame-plan.ts";
 import type { Mapping } from "../memory/guest-memory.ts";
 import type { Peers } from "../memory/peers.ts";
 import { physmapOffset } from "../memory/physmap.ts";
+import { codeWritten } from "./code-shootdown.ts";
 import * as pins from "./grant-pins.ts";
 import { Maptrack } from "./maptrack.ts";
 
@@ -36,6 +37,14 @@ export interface GrantMap {
   /** File offset of the page in the granting domain's memory. */
   readonly offset: number;
   readonly readOnly: boolean;
+}
+
+/**
+ * codeWritten for a page that a grant named. The special pages among them hold no code anybody keeps track of.
+ * Offsets and lengths in bytes of the granting domain's file.
+ */
+export function grantWritten(mapping: Mapping, offset: number, length: number, lives: () => boolean): void {
+  if (offset < mapping.plan.ramBytes) codeWritten(mapping, offset, length, lives);
 }
 
 /** Gives back what a mapping of `ref` pinned. With the granting domain's memory. */

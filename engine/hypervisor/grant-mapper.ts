@@ -3,8 +3,7 @@ import { GrantStatus } from "../abi/grant-table.ts";
 import { PAGE_SIZE } from "../abi/xen.ts";
 import { MAPTRACK_ENTRIES } from "../memory/frame-plan.ts";
 import type { Mapping } from "../memory/guest-memory.ts";
-import { codeWritten } from "./code-shootdown.ts";
-import type { GrantMaps, Grantor } from "./grant-map.ts";
+import { type GrantMaps, type Grantor, grantWritten } from "./grant-map.ts";
 
 /** A backend's way to the pages of one frontend; satisfies the GrantMapper of engine/device. */
 export class PeerGrantMapper {
@@ -48,7 +47,7 @@ export class PeerGrantMapper {
   }
 
   written(address: number, length: number): void {
-    codeWritten(this.memory, address - this.memory.base, length, this.lives);
+    grantWritten(this.memory, address - this.memory.base, length, this.lives);
   }
 
   /** Unmaps what is still mapped. */

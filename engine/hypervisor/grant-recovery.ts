@@ -8,8 +8,7 @@
  */
 import { PAGE_SIZE } from "../abi/xen.ts";
 import { GRANT_REFS, MAPTRACK_ENTRIES } from "../memory/frame-plan.ts";
-import { codeWritten } from "./code-shootdown.ts";
-import { type Grantor, releasePins } from "./grant-map.ts";
+import { type Grantor, grantWritten, releasePins } from "./grant-map.ts";
 import * as pins from "./grant-pins.ts";
 import { Maptrack } from "./maptrack.ts";
 
@@ -148,7 +147,7 @@ export function releaseMapsOf(mapper: MapDomain, domains: readonly MapDomain[]):
       const readOnly = track.readOnly(handle);
       if (!readOnly && grantor !== mapper) {
         let rounds = 0;
-        codeWritten(grantor.mapping, frame * PAGE_SIZE, PAGE_SIZE, () => rounds++ < SHOOTDOWN_ROUNDS);
+        grantWritten(grantor.mapping, frame * PAGE_SIZE, PAGE_SIZE, () => rounds++ < SHOOTDOWN_ROUNDS);
       }
       releasePins(grantor.mapping, track.ref(handle), frame, readOnly);
     }

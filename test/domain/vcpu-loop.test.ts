@@ -25,6 +25,7 @@ function run(exits: readonly Exit[], prepare?: (fake: ReturnType<typeof fakeDoma
     raise: (vector, error) => done.push(`raise ${vector} ${error}`),
     completePort: (value) => done.push(`port ${value}`),
     completeMsrRead: (value) => done.push(`rdmsr ${value}`),
+    dropCode: () => {},
     completeMsrWrite: () => done.push("wrmsr"),
     get interruptsEnabled() {
       return fake.cpu.interruptsEnabled;

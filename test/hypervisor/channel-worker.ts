@@ -1,4 +1,4 @@
-/** A thread of a domain that binds to its peer's offers and closes, or offers, sends and closes, as often as told. */
+/** A thread of a domain that offers ports, binds to its peer's, sends and closes at random, as often as told. */
 import { parentPort, workerData } from "node:worker_threads";
 import { type ViewInput, viewDomain } from "./mapped-domains.ts";
 
@@ -7,12 +7,21 @@ export interface StressInput {
   readonly peer: number;
   readonly rounds: number;
   readonly seed: number;
+  /** A word that counts the threads which are ready, and how many there are. */
+  readonly ready: SharedArrayBuffer;
+  readonly threads: number;
 }
 
 /** Ports that both sides fight over. */
 const PORTS = 12;
 
-function stress({ view, peer, rounds, seed }: StressInput): void {
+/** Threads take long to start, compared with what they do here. */
+function startTogether(words: Int32Array, threads: number): void {
+  Atomics.add(words, 0, 1);
+  while (Atomics.load(words, 0) < threads);
+}
+
+function stress({ view, peer, rounds, seed, ready, threads }: StressInput): void {
   const { events } = viewDomain(view);
   let state = seed;
   const random = (limit: number): number => {
@@ -20,6 +29,7 @@ function stress({ view, peer, rounds, seed }: StressInput): void {
     return (state >>> 8) % limit;
   };
   const counts = { bound: 0, closed: 0 };
+  startTogether(new Int32Array(ready), threads);
   for (let round = 0; round < rounds; round++) {
     const port = 1 + random(PORTS);
     switch (random(4)) {

@@ -1,7 +1,7 @@
 /** A process of a domain: sleeps on its doorbell and answers every event on a channel, so often as told. */
 import { takePending } from "../../engine/hypervisor/event-scan.ts";
-import { openMappedPath } from "../../engine/memory/mapped.ts";
 import { planFrames } from "../../engine/memory/frame-plan.ts";
+import { openMappedPath } from "../../engine/memory/mapped.ts";
 import { viewDomain } from "./mapped-domains.ts";
 
 const [id = "", path = "", directory = "", remote = "", remotePort = "", times = ""] = process.argv.slice(2);

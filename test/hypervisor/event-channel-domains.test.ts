@@ -119,8 +119,12 @@ describe.runIf(process.platform === "linux")("event channels between domains", (
     while (next.events.allocUnbound(1) < far);
     expect(a.events.send(near)).toBe(0);
     expect(taken(next)).toEqual([]);
-    expect(next.events.bindInterdomain(1, near)).toBe(-Errno.EINVAL);
-    expect(a.events.close(near)).toBe(0);
+    // The number is what a port is offered to, as in Xen: its next bearer may bind anew.
+    const again = next.events.bindInterdomain(1, near);
+    expect(a.events.get(near)).toMatchObject({ kind: PortKind.interdomain, domain: 2, number: again });
+    taken(next);
+    a.events.send(near);
+    expect(taken(next)).toEqual([again]);
     expect(next.events.get(far)).toMatchObject({ kind: PortKind.unbound, domain: 1 });
   });
 
@@ -201,12 +205,14 @@ describe.runIf(process.platform === "linux")("event channels between domains", (
   });
 
   it("two threads of either domain that bind and close against each other leave the tables consistent", async () => {
+    const ready = new SharedArrayBuffer(4);
     const workers = [1, 2, 1, 2].map((id, n) => {
-      const workerData: StressInput = { view: lab.input(id), peer: 3 - id, rounds: 20_000, seed: 77 + n };
+      const start = { ready, threads: 4, rounds: 50_000, seed: 77 + n };
+      const workerData: StressInput = { view: lab.input(id), peer: 3 - id, ...start };
       return new Worker(compiledPath(import.meta.url, "channel-worker.js"), { workerData });
     });
     const counts = await Promise.all(workers.map(async (worker) => (await once(worker, "message"))[0]));
-    for (const { bound, closed } of counts) expect(Math.min(bound, closed)).toBeGreaterThan(0);
+    expect(counts.reduce((sum, { bound }) => sum + bound, 0)).toBeGreaterThan(1000);
     const ends = [a, b] as const;
     for (const [n, { events }] of ends.entries()) {
       const other = ends[1 - n];
@@ -225,7 +231,6 @@ interface ModelPort {
   remote: number;
   port: number | undefined;
   pending: boolean;
-  masked: boolean;
 }
 
 /** What the ABI promises, on plain maps: domain → port → what it is. */
@@ -241,7 +246,7 @@ class Model {
   add(id: number, remote: number, port?: number): number {
     let free = 1;
     while (this.of(id).has(free)) free++;
-    this.of(id).set(free, { remote, port, pending: port !== undefined, masked: false });
+    this.of(id).set(free, { remote, port, pending: port !== undefined });
     return free;
   }
 
@@ -303,7 +308,17 @@ function perform(model: Model, views: readonly DomainView[], [what, id, remote, 
 describe.runIf(process.platform === "linux")("the whole interface against a model", () => {
   it("agrees in every sequence of operations by three domains", () => {
     const domain = fc.integer({ min: 1, max: 3 });
-    const kind = fc.constantFrom<Action[0]>("alloc", "alloc", "bind", "bind", "close", "send", "look", "mask", "unmask");
+    const kind = fc.constantFrom<Action[0]>(
+      "alloc",
+      "alloc",
+      "bind",
+      "bind",
+      "close",
+      "send",
+      "look",
+      "mask",
+      "unmask",
+    );
     const action = fc.tuple(kind, domain, domain, fc.integer({ min: 1, max: 5 }));
     const shared = new Lab();
     const views = [1, 2, 3].map((id) => shared.add(id));

@@ -4,7 +4,8 @@ import * as abi from "../../engine/abi/grant-table.ts";
 import { Hypercall } from "../../engine/abi/hypercalls.ts";
 import * as memory from "../../engine/abi/memory-op.ts";
 import { DOMID_SELF } from "../../engine/abi/xen.ts";
-import { unmapEverything } from "../../engine/hypervisor/grant-map-op.ts";
+import { CodeShootdown, codeWritten } from "../../engine/hypervisor/code-shootdown.ts";
+import { unmapEverything, wroteTo } from "../../engine/hypervisor/grant-map-op.ts";
 import { entryWord, framePins, grantPins } from "../../engine/hypervisor/grant-pins.ts";
 import { releaseMapsOf } from "../../engine/hypervisor/grant-recovery.ts";
 import { defaultMemoryKind } from "../../engine/memory/guest-memory.ts";
@@ -319,6 +320,30 @@ describe.skipIf(defaultMemoryKind() !== "mapped")("grant_table_op between guests
     expect(b.map(HOLE * 4096, A, REF + 1).status).toBe(0);
     expect(swap(REF, REF + 1)).toBe(GrantStatus.eagain);
     expect(swap(REF, REF + 2)).toBe(GrantStatus.okay);
+  });
+
+  it("tells the owner's vCPU to forget code it decoded from a page that was written, and answers its own meanwhile", () => {
+    writeEntry(a, REF, PERMIT, B, FRAME);
+    const decode = (guest: Guest, frame: number): CodeShootdown => {
+      const { mapping } = guest;
+      mapping.bytes[mapping.base + mapping.plan.codeFlags + (mapping.base + frame * 4096) / 4096] = 1;
+      return new CodeShootdown(mapping, 0, (address) => guest.cpu.dropCode(address));
+    };
+    const [ofA, ofB] = [decode(a, FRAME), decode(b, 0x41)];
+    // Nobody waits for a vCPU that does not run.
+    codeWritten(b.mapping, 0x41000, 4, () => true);
+    const { handle } = b.map(HOLE * 4096, A, REF);
+    b.write32(HOLE * 4096, 0x90);
+    // From here on A runs; it ends while B waits for it, after B has dealt with what A wants of it.
+    ofA.decodes = true;
+    lab.end(a);
+    expect([ofA.wanted, ofB.wanted]).toEqual([false, true]);
+    wroteTo(b.vcpu, { id: A, generation: a.generation, mapping: a.mapping }, FRAME * 4096, 4);
+    expect([ofA.wanted, ofB.wanted]).toEqual([true, false]);
+    expect(b.cpu.dropped).toContain(b.mapping.base + 0x41000);
+    ofA.service();
+    expect(a.cpu.dropped).toEqual([a.mapping.base + FRAME * 4096]);
+    expect(b.unmap(HOLE * 4096, handle)).toBe(GrantStatus.okay);
   });
 
   it("has no version 2, with pages mapped or without", () => {

@@ -1,19 +1,17 @@
 import { Worker } from "node:worker_threads";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
-import {
-  GrantStatus,
-  GTF_PERMIT_ACCESS,
-  GTF_READING,
-  GTF_READONLY,
-  GTF_WRITING,
-} from "../../engine/abi/grant-table.ts";
+import { GrantStatus, GTF_PERMIT_ACCESS, GTF_READING, GTF_READONLY } from "../../engine/abi/grant-table.ts";
+import { Hypercall } from "../../engine/abi/hypercalls.ts";
+import { MemoryOp, memoryReservation } from "../../engine/abi/memory-op.ts";
+import { DOMID_SELF } from "../../engine/abi/xen.ts";
+import type { GrantMapper, GrantSource } from "../../engine/device/domain-interface.ts";
 import { grantMapper } from "../../engine/hypervisor/grant-mapper.ts";
 import { framePins, grantPins } from "../../engine/hypervisor/grant-pins.ts";
 import { grantSource } from "../../engine/hypervisor/grant-source.ts";
 import { GRANT_REFS } from "../../engine/memory/frame-plan.ts";
 import { defaultMemoryKind } from "../../engine/memory/guest-memory.ts";
 import { RAM_BYTES } from "./fake-domain.ts";
-import { entryFlags, GrantLab, type Service } from "./grant-domains.ts";
+import { ARGS, entryFlags, GrantLab, type Service, writeEntry } from "./grant-domains.ts";
 
 const FRONT = 5;
 const BACK = 2;
@@ -46,12 +44,12 @@ describe.skipIf(defaultMemoryKind() !== "mapped")("grant source", () => {
   });
 
   it("grants, and takes back only what is not mapped", () => {
-    const source = grantSource({ mapping: front.mapping });
+    const source: GrantSource = grantSource({ mapping: front.mapping });
     const page = source.allocatePage() ?? -1;
     const ref = source.grantAccess(BACK, page, true) ?? -1;
     expect(ref).toBeGreaterThanOrEqual(8);
     expect(entryFlags(front, ref)).toBe(GTF_PERMIT_ACCESS | GTF_READONLY);
-    const mapper = grantMapper(back.maps, FRONT);
+    const mapper: GrantMapper | undefined = grantMapper(back.maps, FRONT);
     expect(mapper?.map(ref, false)).toBe(GrantStatus.general_error);
     const handle = mapper?.map(ref, true) ?? -1;
     expect(source.endAccess(ref)).toBe(false);
@@ -108,41 +106,75 @@ describe.skipIf(defaultMemoryKind() !== "mapped")("grant source", () => {
     expect(after.endAccess(mappedRef)).toBe(true);
   });
 
-  it("never takes a grant back that two threads of the peer map and unmap meanwhile", async () => {
-    const ref = 8;
-    const source = grantSource({ mapping: front.mapping });
-    const page = source.allocatePage() ?? -1;
+  /** Runs `act` while two threads of the backend map and unmap a reference of `grantor`; it sees their flags. */
+  async function whileHammered(grantor: Service, ref: number, act: (flag: Int32Array) => void): Promise<void> {
     const flag = new Int32Array(new SharedArrayBuffer(16));
-    const workerData = { token: back.guest.token, directory: lab.directory.path, self: BACK, front: FRONT, ref, flag };
+    const workerData = {
+      token: back.guest.token,
+      directory: lab.directory.path,
+      self: BACK,
+      front: grantor.id,
+      ref,
+      flag,
+    };
     const workers = [0, 1].map(() => new Worker(new URL("./grant-hammer.mjs", import.meta.url), { workerData }));
     const exits = workers.map((worker) => new Promise((resolve) => worker.once("exit", resolve)));
+    const ready = (worker: Worker) =>
+      new Promise((resolve, reject) => {
+        worker.once("message", resolve);
+        worker.once("error", reject);
+      });
     try {
-      await Promise.all(
-        workers.map(
-          (worker) =>
-            new Promise((resolve, reject) => {
-              worker.once("message", resolve);
-              worker.once("error", reject);
-            }),
-        ),
-      );
-      let ended = 0;
-      let refused = 0;
-      while (ended < 2000 || Atomics.load(flag, 1) < 2000) {
-        if (source.grantAccess(BACK, page, false) !== ref) throw new Error("another reference");
-        while (!source.endAccess(ref)) refused++;
-        // Between a mapping's success and its end the in-use bits stand, so nobody holds the page now.
-        if (Atomics.load(flag, 3) !== 0) throw new Error("revoked while mapped");
-        ended++;
-      }
-      expect(refused).toBeGreaterThan(0);
+      await Promise.all(workers.map(ready));
+      act(flag);
     } finally {
       Atomics.store(flag, 0, 1);
       await Promise.all(exits);
     }
     expect(Atomics.load(flag, 2)).toBe(0);
-    expect(grantPins(front.mapping, ref)).toBe(0);
-    expect(framePins(front.mapping, (page - front.mapping.base) / 4096)).toBe(0);
+    expect(grantPins(grantor.mapping, ref)).toBe(0);
     expect(back.maps.listMaps()).toEqual([]);
+  }
+
+  it("never takes a grant back that two threads of the peer map and unmap meanwhile", async () => {
+    const ref = 8;
+    const source = grantSource({ mapping: front.mapping });
+    const page = source.allocatePage() ?? -1;
+    await whileHammered(front, ref, (flag) => {
+      let refused = 0;
+      for (let ended = 0; ended < 2000 || Atomics.load(flag, 1) < 2000; ended++) {
+        if (source.grantAccess(BACK, page, false) !== ref) throw new Error("another reference");
+        while (!source.endAccess(ref)) refused++;
+        // Between a mapping's success and its end the in-use bits stand, so nobody holds the page now.
+        if (Atomics.load(flag, 3) !== 0) throw new Error("revoked while mapped");
+      }
+      expect(refused).toBeGreaterThan(0);
+    });
+    expect(framePins(front.mapping, (page - front.mapping.base) / 4096)).toBe(0);
+  });
+
+  it("never lets a guest release a frame that two threads of the peer map and unmap meanwhile", async () => {
+    const guest = lab.guest(7);
+    const [ref, frame] = [9, 0x40];
+    writeEntry(guest, ref, GTF_PERMIT_ACCESS, BACK, frame);
+    guest.ram.setBigUint64(0x6000, BigInt(frame), true);
+    const args = { extentStart: 0x6000n, nrExtents: 1n, domid: DOMID_SELF };
+    memoryReservation.write(guest.ram, ARGS, args);
+    await whileHammered(guest, ref, (flag) => {
+      let released = 0;
+      let refused = 0;
+      while (released < 500 || Atomics.load(flag, 1) < 1000) {
+        if (guest.call(Hypercall.memory_op, MemoryOp.decrease_reservation, ARGS) === 0) {
+          refused++;
+          continue;
+        }
+        if (Atomics.load(flag, 3) !== 0) throw new Error("released while mapped");
+        released++;
+        expect(guest.call(Hypercall.memory_op, MemoryOp.populate_physmap, ARGS)).toBe(1);
+      }
+      expect(refused).toBeGreaterThan(0);
+    });
+    expect(framePins(guest.mapping, frame)).toBe(0);
+    expect(guest.domain.ram.used).toBe(RAM_BYTES / 4096);
   });
 });

@@ -3,7 +3,12 @@ import { EventChannels, type PhysicalInterrupts } from "../../engine/hypervisor/
 import { EventDelivery } from "../../engine/hypervisor/event-delivery.ts";
 import { DomainDirectory } from "../../engine/memory/domain-directory.ts";
 import { planFrames } from "../../engine/memory/frame-plan.ts";
-import { createGuestMemory, type Mapping, type MemoryToken, openGuestMemory } from "../../engine/memory/guest-memory.ts";
+import {
+  createGuestMemory,
+  type Mapping,
+  type MemoryToken,
+  openGuestMemory,
+} from "../../engine/memory/guest-memory.ts";
 import { Peers } from "../../engine/memory/peers.ts";
 import { domId } from "../../engine/memory/types.ts";
 

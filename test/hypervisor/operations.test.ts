@@ -174,6 +174,7 @@ describe("grant_table_op", () => {
 
   it("has no peer whose grants could be mapped", () => {
     const { call, ram } = fakeDomain();
+    for (const at of [ARGS, ARGS + 32]) grant.mapGrantRef.write(ram, at, { dom: 1, flags: grant.GNTMAP_HOST_MAP });
     expect(call(Hypercall.grant_table_op, grant.GrantTableOp.map_grant_ref, ARGS, 2)).toBe(0);
     expect(grant.mapGrantRef.read(ram, ARGS + 32).status).toBe(grant.GrantStatus.bad_domain);
     expect(call(Hypercall.grant_table_op, grant.GrantTableOp.map_grant_ref, ARGS, 0xffffffffn)).toBe(-Errno.EINVAL);

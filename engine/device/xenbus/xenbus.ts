@@ -4,8 +4,9 @@
  * A driver gives `evaluate`, which looks at the store as it is now and takes one step; it runs after every change of the
  * directories it watches, one at a time (LevelTask). It never runs after close().
  */
+import { XenstoreError } from "../../xenstore/client.ts";
 import { LevelTask } from "./level-task.ts";
-import { parseXenbusState, type XenbusState } from "./state.ts";
+import { parseXenbusState, XenbusState } from "./state.ts";
 import { inTurn, type StoreWatch, type XenbusStore } from "./store-access.ts";
 
 export interface XenbusDeviceOptions {
@@ -78,8 +79,14 @@ export class XenbusDevice {
     return parseXenbusState(await this.store.read(`${this.directory}/state`));
   }
 
+  /** The peer's state; Unknown when its directory is gone, or hidden from us (as the store of a domain that is gone is). */
   async peerState(peer: OtherEnd): Promise<XenbusState> {
-    return parseXenbusState(await this.store.read(`${peer.directory}/state`));
+    try {
+      return parseXenbusState(await this.store.read(`${peer.directory}/state`));
+    } catch (error) {
+      if (error instanceof XenstoreError && error.code === "EACCES") return XenbusState.Unknown;
+      throw error;
+    }
   }
 
   /**

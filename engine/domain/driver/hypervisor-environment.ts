@@ -73,16 +73,14 @@ export class HypervisorEnvironment implements RingEnvironment {
     return undefined;
   }
 
-  bind(_ring: RingIdentity, handles: readonly number[], eventChannel: number): BoundRing | number {
-    if (!this.domain.events.bindFromHost(eventChannel)) return -Errno.EINVAL;
-    return {
-      port: eventChannel,
-      handles,
-      memory: ringMemory(),
-      inFlight: 0,
-      counters: IN_FLIGHT_BYTES,
-      adopted: false,
-    };
+  bind({ vdev, queue }: RingIdentity, handles: readonly number[], eventChannel: number): BoundRing | number {
+    const address = this.statistics.add(vdev, queue);
+    if (address === undefined) return -Errno.ENOSPC;
+    const counters = { buffer: this.domain.mapping.bytes.buffer, address };
+    const ring: BoundRing = { port: eventChannel, handles, memory: ringMemory(), inFlight: 0, counters, adopted: false };
+    if (this.domain.events.bindFromHost(eventChannel)) return ring;
+    this.statistics.remove(address);
+    return -Errno.EINVAL;
   }
 
   serve(bound: BoundRing, handler: () => boolean): void {
