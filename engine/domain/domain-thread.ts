@@ -55,6 +55,8 @@ export class DomainThread {
    */
   onEvent(port: number, handler: () => unknown): void {
     this.handlers.set(port, handler);
+    // Moved behind its mask, so that an event that waits at this moment is told to its new vCPU.
+    this.delivery.setMask(port);
     this.events.bindVcpu(port, this.vcpu);
     this.delivery.unmask(port);
     // Whatever came before the handler was there is not told again.

@@ -22,6 +22,9 @@ const DOM0 = 0;
 /** Name of the driver domain that serves disks. */
 export const STORAGE_DOMAIN = "storage";
 
+/** What a TypeScript domain may use up in XenStore: about 30 nodes and a few watches a device. */
+const DRIVER_QUOTAS = { nodes: 50_000, watches: 10_000, transactions: 100, memory: 64 << 20 };
+
 export interface HostOptions {
   /** One-line messages about devices and driver domains. */
   readonly log?: (line: string) => void;
@@ -76,6 +79,8 @@ export class Host {
       throw new VbdError("this host cannot share memory between processes", "say placement=hypervisor for each disk");
     }
     this.introduce({ id, name: config.name, ramKib: config.memoryMiB * 1024, vcpus: 1, driverDomain: true });
+    // Xen's defaults are made for guests; a driver domain owns the nodes of every device it serves.
+    Object.assign(xenstore.domain(id).quotas, DRIVER_QUOTAS);
     try {
       const handle = await TypescriptHandle.start({ id, config, paths, table, xenstore, log });
       void handle.exited.then(() => this.forget(id));

@@ -48,7 +48,7 @@ export const CONTROL_HOST_PENDING = 4096; // 4096 bits: events for the host's en
 export const CONTROL_PORT_VCPU = 8192; // u8 an event channel: the vCPU that it notifies
 export const CONTROL_PORTS = 12288; // u32 an event channel: what it is (hypervisor/port-table.ts)
 export const CONTROL_VIRQS = 28672; // u32 by vCPU × NR_VIRQS + VIRQ: the port bound to it, or 0
-export const CONTROL_GRANT_PINS = 32768; // u32 a grant reference: mappings of it, (writable << 16) | all
+export const CONTROL_GRANT_PINS = 32768; // u32 a grant reference: its mappings (hypervisor/grant-pins.ts)
 export const GRANT_REFS = GRANT_TABLE_FRAMES * GRANTS_PER_FRAME_V1;
 export const CONTROL_MAPTRACK = 98304; // MAPTRACK_ENTRY bytes a handle: what this domain has mapped of others (maptrack.ts)
 export const MAPTRACK_ENTRY = 16;
@@ -68,7 +68,7 @@ export interface FramePlan {
   readonly console: FileOffset;
   readonly xenstore: FileOffset;
   readonly control: FileOffset;
-  /** u32 a RAM frame: mappings of it by other domains. */
+  /** u32 a RAM frame: mappings of it by other domains, and marks (hypervisor/grant-pins.ts). */
   readonly framePins: FileOffset;
   /** A bit a RAM frame: written by another party although decoded code came from it. */
   readonly codeWritten: FileOffset;

@@ -98,6 +98,13 @@ export class DriverEnvironment implements RingEnvironment {
     for (const { handle } of this.thread.maps.listMaps()) if (!kept.has(handle)) this.thread.maps.unmap(handle);
   }
 
+  /** Releases what is registered of a device: nothing, unless an earlier life of the domain left it. */
+  discard(frontend: number, vdev: number): void {
+    for (const ring of this.registry.list()) {
+      if (ring.frontend === frontend && ring.vdev === vdev) this.release(ring);
+    }
+  }
+
   /** Releases the rings of devices that are no more. `exists` tells which are. */
   sweep(exists: (frontend: number, vdev: number) => boolean): void {
     for (const ring of this.registry.list()) if (!exists(ring.frontend, ring.vdev)) this.release(ring);

@@ -77,7 +77,14 @@ export class HypervisorEnvironment implements RingEnvironment {
     const address = this.statistics.add(vdev, queue);
     if (address === undefined) return -Errno.ENOSPC;
     const counters = { buffer: this.domain.mapping.bytes.buffer, address };
-    const ring: BoundRing = { port: eventChannel, handles, memory: ringMemory(), inFlight: 0, counters, adopted: false };
+    const ring: BoundRing = {
+      port: eventChannel,
+      handles,
+      memory: ringMemory(),
+      inFlight: 0,
+      counters,
+      adopted: false,
+    };
     if (this.domain.events.bindFromHost(eventChannel)) return ring;
     this.statistics.remove(address);
     return -Errno.EINVAL;

@@ -17,6 +17,7 @@ type Server = (request: StorageRequest) => Promise<unknown>;
 
 class StorageService implements VbdService {
   private readonly domain: TypescriptDomain;
+  private readonly environment: DriverEnvironment;
   private readonly module = new URL("./storage-io.js", import.meta.url).href;
   private readonly vcpus: { readonly vcpu: IoVcpu; devices: number }[] = [];
   private readonly eventLoop: VbdThread;
@@ -24,6 +25,7 @@ class StorageService implements VbdService {
 
   constructor(domain: TypescriptDomain, environment: DriverEnvironment) {
     this.domain = domain;
+    this.environment = environment;
     this.eventLoop = new VbdThread(environment);
   }
 
@@ -70,6 +72,7 @@ class StorageService implements VbdService {
 
   async detach({ key, frontendId, vdev }: VbdIdentity): Promise<void> {
     await this.servers.get(key)?.server({ op: "detach", device: { key, frontendId, vdev } });
+    this.environment.discard(frontendId, vdev);
   }
 
   async close({ key, frontendId, vdev }: VbdIdentity): Promise<void> {

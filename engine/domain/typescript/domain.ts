@@ -10,9 +10,10 @@ import type { EventPort } from "../../memory/types.ts";
 import type { XenstoreClient } from "../../xenstore/client.ts";
 import { DomainThread, type ThreadInput } from "../domain-thread.ts";
 import { compiledPath } from "../entry.ts";
+import { PhysicalInterruptController } from "../physical-interrupts.ts";
 import { Doorbell } from "./doorbell.ts";
 import type { IoAnswer, IoMessage, IoRequest, IoVcpuInput } from "./io-vcpu.ts";
-import type { IoVcpu, TypescriptDomain } from "./kernel.ts";
+import type { IoVcpu, PhysicalInterrupt, TypescriptDomain } from "./kernel.ts";
 
 export interface TypescriptDomainOptions {
   readonly name: string;
@@ -104,6 +105,7 @@ export class RunningTypescriptDomain implements TypescriptDomain {
   readonly failed: Promise<never>;
   private readonly input: ThreadInput;
   private readonly doorbell: Doorbell;
+  private physical: PhysicalInterruptController | undefined;
   private fail: (error: Error) => void = () => {};
   private vcpus = 1;
 
@@ -116,7 +118,11 @@ export class RunningTypescriptDomain implements TypescriptDomain {
     this.log = options.log;
     this.stopping = options.stopping;
     this.input = input;
-    this.thread = new DomainThread(input);
+    // Made at the first use: it has a thread of its own.
+    this.thread = new DomainThread(input, {
+      bind: (pirq, port) => this.interrupts().bind(pirq, port),
+      unbind: (pirq) => this.interrupts().unbind(pirq),
+    });
     this.failed = new Promise((_, reject) => {
       this.fail = reject;
     });
@@ -158,6 +164,36 @@ export class RunningTypescriptDomain implements TypescriptDomain {
     this.thread.offEvent(port);
   }
 
+  private interrupts(): PhysicalInterruptController {
+    this.physical ??= new PhysicalInterruptController(this.input.memory);
+    return this.physical;
+  }
+
+  onInterrupt(descriptor: number, handler: () => void): PhysicalInterrupt {
+    const interrupts = this.interrupts();
+    const pirq = interrupts.register(descriptor);
+    const port = this.thread.events.bindPirq(pirq);
+    if (port < 0) {
+      interrupts.unregister(pirq);
+      throw new RangeError(`no event channel for a physical interrupt (error ${port})`);
+    }
+    // Unlike other events this one is not told at once: the descriptor may be one that is not to be read yet.
+    let bound = false;
+    this.onEvent(port, () => {
+      if (bound) handler();
+      bound = true;
+    });
+    return {
+      port,
+      eoi: () => interrupts.eoi(pirq),
+      close: () => {
+        this.offEvent(port);
+        this.thread.events.close(port);
+        interrupts.unregister(pirq);
+      },
+    };
+  }
+
   block(timeoutNs: number): void {
     const { delivery } = this.thread;
     delivery.sleep(0, timeoutNs, () => delivery.upcallPending(0));
@@ -174,6 +210,7 @@ export class RunningTypescriptDomain implements TypescriptDomain {
   }
 
   close(): void {
+    void this.physical?.close();
     this.doorbell.close();
   }
 }

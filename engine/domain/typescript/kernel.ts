@@ -27,6 +27,11 @@ export interface TypescriptDomain {
   /** Calls `handler` on the event loop for every event on a port, and once at once. */
   onEvent(port: number, handler: () => void): void;
   offEvent(port: number): void;
+  /**
+   * Makes a host file descriptor a physical interrupt of this domain: `handler` is called on the event loop when it becomes
+   * readable or is hung up, and then not again before eoi().
+   */
+  onInterrupt(descriptor: number, handler: () => void): PhysicalInterrupt;
   /** SCHEDOP_block: sleeps until an event is pending, at most so long, and handles it. Nothing else runs meanwhile. */
   block(timeoutNs: number): void;
   /** Starts the next vCPU: a thread that runs the compiled module (engine/domain/typescript/io-vcpu.ts) at `url`. */
@@ -35,6 +40,15 @@ export interface TypescriptDomain {
   log(line: string): void;
   /** Aborted when the host wants the domain to end. */
   readonly stopping: AbortSignal;
+}
+
+/** A physical interrupt that is bound to an event channel. */
+export interface PhysicalInterrupt {
+  readonly port: number;
+  /** Dealt with: it may come again. */
+  eoi(): void;
+  /** Unbinds it. The descriptor stays open. */
+  close(): void;
 }
 
 /** A vCPU that blocks, as the event loop sees it. */

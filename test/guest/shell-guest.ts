@@ -1,0 +1,169 @@
+/** Stock Linux guests that a test talks to: a shell on the console that runs one command after the other. */
+import { randomBytes } from "node:crypto";
+import { mkdtempSync, rmSync } from "node:fs";
+import os from "node:os";
+import path from "node:path";
+import { type CpioEntry, writeCpio } from "../../engine/builder/cpio.ts";
+import { type GuestConfig, Host } from "../../engine/domain/host.ts";
+import type { DomainHandle } from "../../engine/domain/guest.ts";
+import type { VbdConfig } from "../../engine/domain/vbd-toolstack.ts";
+import { writeSessionArchive } from "../../main/images/debian-shell.ts";
+import { openImage } from "../../main/images/catalogue.ts";
+
+/** First minor of xvda: vdev numbers go up in sixteens, one for each partition. */
+const XVDA = 202 << 8;
+
+/** vdev of xvda (0), xvdb (1), … */
+export function xvd(index: number): number {
+  return XVDA + 16 * index;
+}
+
+/** A disk from an image file. */
+export function fileDisk(file: string, more: Partial<VbdConfig> = {}): VbdConfig {
+  const readOnly = more.readOnly ?? false;
+  return {
+    vdev: xvd(0),
+    store: { kind: "file", path: file, readOnly },
+    readOnly,
+    deviceType: "disk",
+    target: file,
+    placement: "driver-domain",
+    persistent: false,
+    ...more,
+  };
+}
+
+/** What a command in the guest has said, on both of its streams, and its status. */
+export interface Answer {
+  readonly status: number;
+  readonly output: string;
+}
+
+/** Reads a script up to END, runs it, says its status; and so on. Standard error goes where the output goes. */
+const loop = (mark: string) => `exec 2>&1 </dev/hvc0
+echo ${mark} 0
+while read -r line; do
+  case "$line" in
+    END) sh /tmp/script </dev/null; echo "${mark} $?"; : >/tmp/script;;
+    *) printf '%s\\n' "$line" >>/tmp/script;;
+  esac
+done`;
+
+export class ShellGuest {
+  readonly handle: DomainHandle;
+  /** All that the console has shown. */
+  text = "";
+  private readonly mark: string;
+  private seen = 0;
+  private ended = false;
+  private look: () => void = () => {};
+  private turn: Promise<unknown> = Promise.resolve();
+
+  private constructor(handle: DomainHandle, mark: string) {
+    this.handle = handle;
+    this.mark = mark;
+    handle.console.onOutput((bytes) => {
+      this.text += Buffer.from(bytes).toString("latin1");
+      this.look();
+    });
+    void handle.exited.then(() => {
+      this.ended = true;
+      this.look();
+    });
+  }
+
+  static async start(host: Host, options: Partial<GuestConfig> & { readonly files?: readonly CpioEntry[] }) {
+    const { files = [], ...config } = options;
+    const image = await openImage("debian-shell");
+    const mark = randomBytes(8).toString("hex");
+    const session = writeSessionArchive({ exec: { command: loop(mark), token: mark } });
+    const initrd = [image.initramfs, writeCpio(files), session ?? new Uint8Array()];
+    const handle = await host.startGuest({
+      name: "guest",
+      memoryMiB: 256,
+      image: {
+        kernel: { path: image.kernel },
+        initrd: initrd.map((bytes) => ({ bytes })),
+        commandLine: image.commandLine,
+      },
+      ...config,
+    });
+    return new ShellGuest(handle, mark);
+  }
+
+  /** Fulfilled when the shell takes commands. */
+  async ready(): Promise<this> {
+    await this.answer(60_000);
+    return this;
+  }
+
+  /** Runs a script, after those that were asked for before. @throws Error when the guest ends, or takes `limit` ms */
+  run(script: string, limit = 60_000): Promise<Answer> {
+    const answer = this.turn.then(async () => {
+      await this.handle.console.write(Buffer.from(`${script}\nEND\n`));
+      return await this.answer(limit);
+    });
+    this.turn = answer.catch(() => {});
+    return answer;
+  }
+
+  /** Output of a script that must succeed. */
+  async output(script: string, limit?: number): Promise<string> {
+    const { status, output } = await this.run(`set -e\n${script}`, limit);
+    if (status !== 0) throw new Error(`status ${status} of\n${script}\n${output}`);
+    return output;
+  }
+
+  private answer(limit: number): Promise<Answer> {
+    return new Promise((resolve, reject) => {
+      const finish = () => {
+        clearTimeout(timer);
+        this.look = () => {};
+      };
+      const timer = setTimeout(() => {
+        finish();
+        reject(new Error(`the guest has not answered for ${limit} ms:\n${this.text.slice(-2000)}`));
+      }, limit);
+      this.look = () => {
+        const fresh = this.text.slice(this.seen);
+        const match = new RegExp(`${this.mark} (\\d+)\\r?\\n`).exec(fresh);
+        if (match) {
+          finish();
+          this.seen += match.index + match[0].length;
+          resolve({ status: Number(match[1]), output: fresh.slice(0, match.index).replaceAll("\r", "") });
+        } else if (this.ended) {
+          finish();
+          reject(new Error(`the guest has ended:\n${this.text.slice(-2000)}`));
+        }
+      };
+      this.look();
+    });
+  }
+
+  /** Syncs and powers off. */
+  async powerOff(): Promise<void> {
+    await this.turn;
+    await this.handle.console.write(Buffer.from("sync; poweroff -f\nEND\n"));
+    await this.handle.exited;
+  }
+}
+
+/** A host, and a folder for its images; both are gone after end(). */
+export class DiskLab {
+  readonly folder = mkdtempSync(path.join(os.tmpdir(), "domlab-block-"));
+  readonly lines: string[] = [];
+  host = new Host({ log: (line) => void this.lines.push(line) });
+
+  path(name: string): string {
+    return path.join(this.folder, name);
+  }
+
+  start(options: Parameters<typeof ShellGuest.start>[1] = {}): Promise<ShellGuest> {
+    return ShellGuest.start(this.host, options);
+  }
+
+  async end(): Promise<void> {
+    await this.host.close();
+    rmSync(this.folder, { recursive: true, force: true });
+  }
+}
