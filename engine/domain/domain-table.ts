@@ -20,6 +20,18 @@ export interface SharedPaths {
   readonly directory: string;
 }
 
+/** The event channels of a domain, seen from here. */
+function channelsOf({ id, mapping }: MapDomain, peers: Peers): EventChannels {
+  return new EventChannels({
+    self: domId(id),
+    mapping,
+    delivery: new EventDelivery(mapping),
+    vcpus: () => 1,
+    notifyHost: () => {},
+    peer: (other) => peers.mapping(other),
+  });
+}
+
 export class DomainTable {
   /** Undefined on hosts that cannot share memory between processes: then each domain is alone. */
   readonly directory = defaultMemoryKind() === "mapped" ? DomainDirectory.create() : undefined;
@@ -75,7 +87,10 @@ export class DomainTable {
 
   /** After a domain's process was killed, before the next one starts: settles what it was in the middle of. */
   recover(id: number): void {
-    this.withMemory(id, (domain, others) => void settleMapsOf(domain, others));
+    this.withMemory(id, (domain, others, peers) => {
+      channelsOf(domain, peers).recover();
+      settleMapsOf(domain, others);
+    });
   }
 
   /**
@@ -83,16 +98,9 @@ export class DomainTable {
    * once nobody has it mapped.
    */
   destroy(id: number): void {
-    this.withMemory(id, ({ mapping, ...domain }, others, peers) => {
-      new EventChannels({
-        self: domId(id),
-        mapping,
-        delivery: new EventDelivery(mapping),
-        vcpus: () => 1,
-        notifyHost: () => {},
-        peer: (other) => peers.mapping(other),
-      }).destroy();
-      releaseMapsOf({ mapping, ...domain }, others);
+    this.withMemory(id, (domain, others, peers) => {
+      channelsOf(domain, peers).destroy();
+      releaseMapsOf(domain, others);
     });
     this.directory?.remove(domId(id));
     this.memories.get(id)?.close();

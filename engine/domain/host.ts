@@ -33,12 +33,16 @@ export interface HostOptions {
 /** A guest to start; the host chooses its number unless one is given. */
 export type GuestConfig = Omit<DomainConfig, "id"> & { readonly id?: number; readonly disks?: readonly VbdConfig[] };
 
+/** A TypeScript domain to start. */
+export type TypescriptConfig = TypescriptDomainConfig & { readonly disks?: readonly VbdConfig[] };
+
 export class Host {
   readonly xenstore = new Xenstored();
   readonly vbds: VbdToolstack;
   readonly table = new DomainTable();
   private readonly log: (line: string) => void;
   private readonly guests = new Map<number, GuestProcess>();
+  private readonly typescript = new Map<number, TypescriptHandle>();
   private readonly ending = new Set<Promise<void>>();
   private storage: Promise<TypescriptHandle> | undefined;
 
@@ -68,10 +72,11 @@ export class Host {
   }
 
   /**
-   * Starts a domain whose kernel is a TypeScript module.
-   * @throws Error when the kernel cannot be loaded, or this host cannot share memory between processes
+   * Starts a domain whose kernel is a TypeScript module; it finds its disks in XenStore from the start.
+   * @throws Error when the kernel cannot be loaded, or this host cannot share memory between processes; DiskError or
+   *   VbdError for a disk
    */
-  async startTypescript(config: TypescriptDomainConfig): Promise<TypescriptHandle> {
+  async startTypescript({ disks = [], ...config }: TypescriptConfig): Promise<TypescriptHandle> {
     const { table, xenstore, log } = this;
     const id = table.take();
     const paths = table.create(id, config.memoryMiB);
@@ -82,18 +87,29 @@ export class Host {
     // Xen's defaults are made for guests; a driver domain owns the nodes of every device it serves.
     Object.assign(xenstore.domain(id).quotas, DRIVER_QUOTAS);
     try {
+      for (const disk of disks) await this.attachTo(id, disk);
       const handle = await TypescriptHandle.start({ id, config, paths, table, xenstore, log });
-      void handle.exited.then(() => this.forget(id));
+      this.typescript.set(id, handle);
+      void handle.exited.then(() => this.cleaning(this.forget(id)));
       return handle;
     } catch (error) {
-      this.forget(id);
+      await this.forget(id);
       throw error;
     }
   }
 
-  private forget(id: number): void {
+  private async forget(id: number): Promise<void> {
+    this.typescript.delete(id);
+    // The backends see the domain's nodes vanish and let go of its pages.
     this.xenstore.releaseDomain(id);
+    await this.vbds.domainEnded(id);
     this.table.destroy(id);
+  }
+
+  /** close() waits for it. */
+  private cleaning(work: Promise<void>): void {
+    this.ending.add(work);
+    void work.then(() => this.ending.delete(work));
   }
 
   /**
@@ -128,10 +144,9 @@ export class Host {
       backends.close();
       await this.guestEnded(id);
     });
-    this.ending.add(cleaned);
-    void cleaned.then(() => this.ending.delete(cleaned));
+    this.cleaning(cleaned);
     try {
-      for (const disk of disks) await this.attachDisk(id, disk);
+      for (const disk of disks) await this.attachTo(id, disk);
       await guest.start({ config: { ...given, id }, ...(shared && { shared }) });
       return guest;
     } catch (error) {
@@ -150,12 +165,17 @@ export class Host {
   }
 
   /**
-   * Gives a guest a disk, running or about to run.
+   * Gives a running guest or TypeScript domain a disk.
    * @throws DiskError, VbdError: one line with cause and remedy
    */
   async attachDisk(guest: number, disk: VbdConfig): Promise<void> {
-    const process = this.guests.get(guest);
-    if (process === undefined) throw new VbdError(`there is no guest ${guest}`, "domlab list shows those that run");
+    if (!this.guests.has(guest) && !this.typescript.has(guest)) {
+      throw new VbdError(`there is no guest ${guest}`, "domlab list shows those that run");
+    }
+    await this.attachTo(guest, disk);
+  }
+
+  private async attachTo(guest: number, disk: VbdConfig): Promise<void> {
     if (disk.backend !== undefined) {
       this.vbds.attach(guest, this.backendGuest(disk.backend), disk);
       return;
@@ -163,6 +183,9 @@ export class Host {
     if (disk.placement === "driver-domain") {
       this.vbds.attach(guest, (await this.storageDomain()).id, disk);
       return;
+    }
+    if (!this.guests.has(guest)) {
+      throw new VbdError("the disk of a TypeScript domain needs a driver domain", "leave placement=hypervisor out");
     }
     if (disk.store.kind === "nbd") {
       throw new VbdError("an NBD disk needs a driver domain", "leave placement=hypervisor out");
@@ -206,8 +229,12 @@ export class Host {
   /** Ends every domain. Fulfilled when no process is left. */
   async close(): Promise<void> {
     await Promise.all([...this.guests.values()].map((guest) => guest.kill()));
+    const storage = await this.storage?.catch(() => undefined);
+    const frontends = [...this.typescript.values()].filter((each) => each !== storage);
+    await Promise.all(frontends.map((domain) => domain.kill()));
     await Promise.all(this.ending);
-    await (await this.storage?.catch(() => undefined))?.kill();
+    await storage?.kill();
+    await Promise.all(this.ending);
     this.table.close();
   }
 }

@@ -1,10 +1,10 @@
 /**
- * Host file descriptors as the physical interrupts of a TypeScript domain: one that becomes readable, or whose other side
- * hangs up, makes the event channel pending that the domain has bound to it. The way is poll(2) on a thread of its own and
- * the bits in shared memory: no event loop takes part.
+ * Host file descriptors as the physical interrupts of a TypeScript domain: one that becomes readable, or whose other
+ * side hangs up, makes the event channel pending that the domain has bound to it. The way is poll(2) on a thread of its
+ * own and the bits in shared memory: no event loop takes part.
  *
- * Level-triggered, as an interrupt line through an IO-APIC is: after an event the source is silent until eoi(), and fires
- * again after that if the descriptor still is readable.
+ * Level-triggered, as an interrupt line through an IO-APIC is: after an event the source is silent until eoi(), and
+ * fires again after that if the descriptor still is readable.
  */
 import { writeSync } from "node:fs";
 import { Worker } from "node:worker_threads";
@@ -18,9 +18,9 @@ import { createPipe } from "./poll.ts";
 export const MAX_PIRQS = 4096;
 
 /*
- * The table that this thread and the polling one share: three words for the whole, then SOURCE_WORDS a source.
- * A source's state is (generation << STATE_BITS) | SourceState: whoever changes it expects the whole word, so what poll(2)
- * says about a descriptor that was unregistered meanwhile is ignored.
+ * The table that this thread and the polling one share: three words for the whole, then SOURCE_WORDS a source. A
+ * source's state is (generation << STATE_BITS) | SourceState: whoever changes it expects the whole word, so what
+ * poll(2) says about a descriptor that was unregistered meanwhile is ignored.
  */
 export const WORD_STOP = 0;
 /** 1 while a byte for the polling thread is in the pipe: it never fills up. */
@@ -65,7 +65,7 @@ export class PhysicalInterruptController implements PhysicalInterrupts {
       this.worker.once("exit", () => resolve());
       this.worker.once("error", reject);
     });
-    // Interrupts alone do not keep a process alive, and its end has to wait for the thread, which sleeps in a system call.
+    // Interrupts alone do not keep a process alive. Its end waits for the thread, which sleeps in a system call.
     this.worker.unref();
     process.once("exit", this.stop);
   }

@@ -1,9 +1,9 @@
 /**
  * Event channels of one domain, 2-level ABI (xen/include/public/event_channel.h).
  *
- * What each port is stands in a shared table (port-table.ts), the pending and mask bits are event-delivery.ts. A peer is
- * another domain, the domain itself, or domain 0: the host's part of the domain's own process, whose end carries the same
- * port number. Every thread of a domain may have an EventChannels of its own.
+ * What each port is stands in a shared table (port-table.ts), the pending and mask bits are event-delivery.ts. A peer
+ * is another domain, the domain itself, or domain 0: the host's part of the domain's own process, whose end carries the
+ * same port number. Every thread of a domain may have an EventChannels of its own.
  */
 import { Errno } from "../abi/errors.ts";
 import { ChannelStatus, NR_EVENT_CHANNELS_2L } from "../abi/event-channel.ts";
@@ -328,7 +328,7 @@ export class EventChannels {
     return 0;
   }
 
-  /** Closes everything: the domain has ended, and its peers' ends become unbound. No thread of the domain runs any more. */
+  /** Closes everything: the domain has ended and none of its threads runs. Its peers' ends become unbound. */
   destroy(): void {
     this.recover();
     for (let port = 1; port < NR_EVENT_CHANNELS_2L; port++) this.close(port);
@@ -336,7 +336,8 @@ export class EventChannels {
 
   /**
    * Takes back what a process of this domain had under way when it died: ports that were not yet bound, or half closed.
-   * Before any other thread of the domain runs. What was bound stays bound; a peer's end of such a port can be bound anew.
+   * Before any other thread of the domain runs. What was bound stays bound; a peer's end of such a port can be bound
+   * anew.
    */
   recover(): void {
     for (let port = 1; port < NR_EVENT_CHANNELS_2L; port++) {

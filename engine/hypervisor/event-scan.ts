@@ -30,11 +30,11 @@ function takeWord(
 }
 
 /**
- * Calls `handle` for every event that waits for a vCPU, in ascending order of ports and once a port. An event is cleared
- * before its handler runs, so one that comes meanwhile is seen by the next call: the vCPU's upcall flag is set again then,
- * and whoever sleeps must look at EventDelivery.upcallPending first. One call does a bounded amount of work, whatever peers
- * send. Masked ports are left, as are those of other vCPUs (a port is moved behind its mask, as Linux does, or an event that
- * waits at that moment is not seen).
+ * Calls `handle` for every event that waits for a vCPU, in ascending order of ports and once a port. An event is
+ * cleared before its handler runs, so one that comes meanwhile is seen by the next call: the vCPU's upcall flag is set
+ * again then, and whoever sleeps must look at EventDelivery.upcallPending first. One call does a bounded amount of
+ * work, whatever peers send. Masked ports are left, as are those of other vCPUs (a port is moved behind its mask, as
+ * Linux does, or an event that waits at that moment is not seen).
  *
  * @param mapping the domain's own memory
  * @param delivery of the same mapping

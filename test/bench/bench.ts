@@ -1,6 +1,7 @@
-/** `npm run bench -- boot|cpu [-n rounds] [--memory MiB]`: measures and prints one JSON object on standard output. */
+/** `npm run bench -- boot|cpu|block [-n rounds] [--memory MiB]`: measures and prints one JSON object on standard output. */
 import os from "node:os";
 import { Command } from "commander";
+import { benchBlock } from "./block.ts";
 import { benchBoot } from "./boot.ts";
 import { benchCpu } from "./cpu.ts";
 
@@ -21,6 +22,7 @@ function add(name: string, text: string, rounds: string, action: (rounds: number
 
 add("boot", "seconds from process start to the shell prompt, beside QEMU (TCG, microvm)", "5", benchBoot);
 add("cpu", "guest MIPS at boot and on three loads, and memory", "3", benchCpu);
+add("block", "block devices: TypeScript frontend, and Linux beside QEMU (virtio-blk)", "3", benchBlock);
 
 try {
   await bench.parseAsync();

@@ -4,11 +4,11 @@ import { mkdtempSync, rmSync } from "node:fs";
 import os from "node:os";
 import path from "node:path";
 import { type CpioEntry, writeCpio } from "../../engine/builder/cpio.ts";
-import { type GuestConfig, Host } from "../../engine/domain/host.ts";
 import type { DomainHandle } from "../../engine/domain/guest.ts";
+import { type GuestConfig, Host } from "../../engine/domain/host.ts";
 import type { VbdConfig } from "../../engine/domain/vbd-toolstack.ts";
-import { writeSessionArchive } from "../../main/images/debian-shell.ts";
 import { openImage } from "../../main/images/catalogue.ts";
+import { writeSessionArchive } from "../../main/images/debian-shell.ts";
 
 /** First minor of xvda: vdev numbers go up in sixteens, one for each partition. */
 const XVDA = 202 << 8;
@@ -77,13 +77,13 @@ export class ShellGuest {
     const image = await openImage("debian-shell");
     const mark = randomBytes(8).toString("hex");
     const session = writeSessionArchive({ exec: { command: loop(mark), token: mark } });
-    const initrd = [image.initramfs, writeCpio(files), session ?? new Uint8Array()];
+    const initrd = [image.initramfs, writeCpio(files), session ?? []];
     const handle = await host.startGuest({
       name: "guest",
       memoryMiB: 256,
       image: {
         kernel: { path: image.kernel },
-        initrd: initrd.map((bytes) => ({ bytes })),
+        initrd: initrd.map((bytes) => ({ bytes: new Uint8Array(bytes) })),
         commandLine: image.commandLine,
       },
       ...config,

@@ -1,0 +1,181 @@
+/** Disks of stock Linux guests: partitioned, formatted, filled and read again; wherever the backend is. */
+import { createHash } from "node:crypto";
+import { closeSync, ftruncateSync, openSync, readFileSync, statSync } from "node:fs";
+import { afterAll, describe, expect, it } from "vitest";
+import type { VbdConfig } from "../../engine/domain/vbd-toolstack.ts";
+import { hasProgram, hostOutput, hostProgram, mke2fsFiles } from "./host-tools.ts";
+import { DiskLab, fileDisk, type ShellGuest, xvd } from "./shell-guest.ts";
+
+const MIB = 1 << 20;
+
+function sparseImage(lab: DiskLab, name: string, bytes: number): string {
+  const path = lab.path(name);
+  const file = openSync(path, "wx");
+  ftruncateSync(file, bytes);
+  closeSync(file);
+  return path;
+}
+
+function sha256(bytes: Uint8Array): string {
+  return createHash("sha256").update(bytes).digest("hex");
+}
+
+const lab = new DiskLab();
+afterAll(() => lab.end());
+
+describe("a disk of a stock Debian guest", () => {
+  // Without e2fsprogs on the host the guest makes ext2 with busybox, which its ext4 driver serves as well.
+  const tools = mke2fsFiles();
+  const mkfs = tools ? "/opt/mkfs.ext4 -q -F" : "mke2fs -F";
+
+  it("is partitioned, made ext4, filled and unmounted; another boot finds all of it", async () => {
+    const image = sparseImage(lab, "whole.img", 40 * MIB);
+    const first = await lab.start({ name: "first", disks: [fileDisk(image)], files: tools ?? [] });
+    await first.ready();
+    const written = await first.output(`
+      printf 'o\\nn\\np\\n1\\n\\n+20M\\nn\\np\\n2\\n\\n\\nw\\n' | fdisk /dev/xvda >/dev/null 2>&1
+      [ -b /dev/xvda1 ] && [ -b /dev/xvda2 ]
+      ${mkfs} /dev/xvda1 >/dev/null
+      mount -t ext4 /dev/xvda1 /mnt
+      cp /bin/busybox /mnt/busybox
+      mkdir /mnt/many
+      for i in $(seq 1 50); do echo "file $i" >/mnt/many/$i; done
+      # Until the file system is full; then room for the checksums.
+      dd if=/dev/urandom of=/mnt/noise bs=256k 2>/dev/null && exit 1
+      truncate -s 4M /mnt/noise
+      cd /mnt; find . -type f | sort | xargs sha256sum >/tmp/sums; cp /tmp/sums sums; cd /
+      umount /mnt
+      cat /sys/block/xvda/xvda1/start
+      cat /tmp/sums`);
+    await first.powerOff();
+
+    const second = await lab.start({ name: "second", disks: [fileDisk(image)] });
+    await second.ready();
+    const read = await second.output(`
+      mount -t ext4 /dev/xvda1 /mnt
+      cd /mnt; sha256sum -c sums | grep -v ': OK$' && exit 1
+      cat sums; cd /; umount /mnt`);
+    await second.powerOff();
+
+    const [start, ...sums] = written.split("\n");
+    expect(sums.length).toBeGreaterThan(50);
+    expect(read).toBe(sums.join("\n"));
+    if (!tools || !hasProgram("debugfs")) return;
+    const partition = `${image}?offset=${Number(start) * 512}`;
+    const check = hostProgram("fsck.ext4", ["-fn", partition]);
+    expect(check.status, check.output).toBe(0);
+    expect(hostOutput("dumpe2fs", ["-h", partition]).toString()).toContain("has_journal");
+    const noise = sums.find((line) => line.endsWith("/noise"))?.split(" ")[0];
+    expect(sha256(hostOutput("debugfs", ["-R", "cat /noise", partition]))).toBe(noise);
+  });
+});
+
+/** Every way to attach a disk, on vdevs from xvda on. */
+const WAYS: readonly Pick<VbdConfig, "placement" | "persistent">[] = [
+  { placement: "driver-domain", persistent: false },
+  { placement: "driver-domain", persistent: true },
+  { placement: "hypervisor", persistent: false },
+  { placement: "hypervisor", persistent: true },
+];
+
+describe("the backend's place and its way with grants", () => {
+  const images: string[] = [];
+  let guest: ShellGuest | undefined;
+  let kernelLog = "";
+  const names = WAYS.map((_, i) => `xvd${"abcd"[i]}`);
+
+  const start = async (): Promise<ShellGuest> => {
+    for (const name of names) images.push(sparseImage(lab, `${name}.img`, 24 * MIB));
+    const disks = WAYS.map((way, i) => fileDisk(images[i] as string, { vdev: xvd(i), ...way }));
+    const started = await lab.start({ name: "ways", disks });
+    await started.ready();
+    kernelLog = await started.output("dmesg | grep blkfront");
+    return started;
+  };
+  afterAll(() => guest?.handle.kill());
+
+  it("make no difference to what is on the disk", async () => {
+    guest = await start();
+    const results: string[] = [];
+    for (const name of names) {
+      results.push(
+        await guest.output(`
+          mke2fs -F /dev/${name} >/dev/null 2>&1
+          dd if=/bin/busybox of=/dev/${name} bs=4k seek=2000 oflag=direct conv=notrunc 2>/dev/null
+          dd if=/bin/busybox of=/dev/${name} bs=1M seek=12 conv=notrunc,fsync 2>/dev/null
+          printf odd | dd of=/dev/${name} bs=512 seek=40001 conv=sync,fsync,notrunc oflag=direct 2>/dev/null
+          echo 3 >/proc/sys/vm/drop_caches
+          blockdev --getsize64 /dev/${name}; cat /sys/block/${name}/queue/write_cache
+          dd if=/dev/${name} bs=4k skip=2000 count=250 iflag=direct 2>/dev/null | sha256sum
+          dd if=/dev/${name} bs=1M skip=12 count=3 2>/dev/null | sha256sum`),
+      );
+    }
+    const bytes = images.map((image) => readFileSync(image));
+    // All but the superblocks' times and identifiers, which mke2fs makes up.
+    const tails = bytes.map((all) => sha256(all.subarray(8 * MIB - MIB)));
+    expect(new Set(results).size, results.join("\n")).toBe(1);
+    expect(results[0]).toContain("25165824\nwrite back\n");
+    expect(new Set(tails).size).toBe(1);
+    expect(bytes[0]?.subarray(40001 * 512, 40001 * 512 + 4)).toEqual(Buffer.from("odd\0"));
+  });
+
+  it("show in XenStore and in the guest's log", async () => {
+    const { toolstack } = lab.host.xenstore;
+    const storage = await lab.host.storageDomain();
+    const id = guest?.handle.id;
+    for (const [i, { placement, persistent }] of WAYS.entries()) {
+      const backend = placement === "hypervisor" ? 0 : storage.id;
+      const front = `/local/domain/${id}/device/vbd/${xvd(i)}`;
+      const back = `/local/domain/${backend}/backend/vbd/${id}/${xvd(i)}`;
+      const read = (path: string, keys: readonly string[]) => keys.map((key) => toolstack.read(`${path}/${key}`));
+      expect(read(front, ["backend", "backend-id", "state"])).toEqual([back, String(backend), "4"]);
+      expect(read(back, ["frontend", "state", "dev", "mode", "sectors", "feature-persistent"])).toEqual([
+        front,
+        "4",
+        names[i],
+        "w",
+        String((24 * MIB) / 512),
+        persistent ? "1" : "0",
+      ]);
+      expect(kernelLog).toMatch(new RegExp(`${names[i]}: .*persistent grants: ${persistent ? "enabled" : "disabled"}`));
+    }
+  });
+
+  it("count requests, flushes and grants", () => {
+    for (const [i, { persistent }] of WAYS.entries()) {
+      const found = lab.host.vbdStatistics(guest?.handle.id).find((each) => each.vdev === xvd(i));
+      expect(found?.counters).toMatchObject({ errors: 0, refused: 0, replayed: 0 });
+      expect(found?.counters.wr_sect).toBeGreaterThan(4000);
+      expect(found?.counters.rd_sect).toBeGreaterThan(2000);
+      // fsync reached the backend, which answers after fdatasync.
+      expect(found?.counters.f_req).toBeGreaterThan(0);
+      if (persistent) expect(found?.counters.grants_persistent).toBeGreaterThan(0);
+      else expect(found?.counters.grants_persistent).toBe(0);
+    }
+  });
+
+  it("take discards back to the host's file system", async () => {
+    for (const [i, name] of names.entries()) {
+      const image = images[i] as string;
+      const before = statSync(image).blocks;
+      await guest?.output(`blkdiscard -o ${12 * MIB} -l ${8 * MIB} /dev/${name}`);
+      const zeros = readFileSync(image).subarray(12 * MIB, 20 * MIB);
+      expect(zeros.every((byte) => byte === 0)).toBe(true);
+      expect(before - statSync(image).blocks).toBeGreaterThan(2000);
+      const found = lab.host.vbdStatistics(guest?.handle.id).find((each) => each.vdev === xvd(i));
+      expect(found?.counters.ds_req).toBeGreaterThan(0);
+    }
+  });
+
+  it("give a trimmed file system's room back", async () => {
+    for (const i of [0, 2]) {
+      await guest?.output(`
+        mke2fs -F /dev/${names[i]} >/dev/null 2>&1
+        mount -t ext4 /dev/${names[i]} /mnt
+        dd if=/dev/urandom of=/mnt/noise bs=1M count=8 2>/dev/null; sync`);
+      const before = statSync(images[i] as string).blocks;
+      await guest?.output("rm /mnt/noise; sync; fstrim /mnt; umount /mnt");
+      expect(before - statSync(images[i] as string).blocks).toBeGreaterThan(14 * 1024);
+    }
+  });
+});
