@@ -1,7 +1,11 @@
 import { Command, CommanderError } from "commander";
 import { EXIT_BAD_INPUT, EXIT_OK, explain } from "./failure.ts";
+import { findLab } from "./lab/find-lab.ts";
+import { runtimeRoot } from "./lab/runtime-folder.ts";
+import { addLabCommands } from "./lab-commands.ts";
 import type { RunReport } from "./report.ts";
 import { DEFAULT_IMAGE, DEFAULT_MEMORY_MIB, parseRunOptions, type RawRunOptions } from "./run-options.ts";
+import { addXenstoreCommand } from "./xenstore-command.ts";
 
 /** Version of package.json; a constant so that the program does not search for its own files. */
 const VERSION = "0.1.0";
@@ -39,6 +43,11 @@ function program(setStatus: (status: number) => void): Command {
     .option("--initrd <file>", "initial RAM disk of your own; without it the image's")
     .option("--memory <MiB>", `guest memory (default: ${DEFAULT_MEMORY_MIB})`)
     .option("--cmdline <text>", "kernel command line in place of the image's")
+    .option(
+      "--disk <disk>",
+      "give the guest a disk, for example target=disk.img,vdev=xvda (repeatable)",
+      (text: string, others: readonly string[] = []) => [...others, text],
+    )
     .option("--exec <command>", "run this shell command in the guest and end with its exit status")
     .option("--timeout <seconds>", "stop the guest after that long, with exit status 124")
     .option("--json", "print one JSON object about the run on standard output")
@@ -47,34 +56,46 @@ function program(setStatus: (status: number) => void): Command {
       "after",
       [
         "",
+        "Disks are described as for xl: target,format,vdev,access in this order, or key=value. A target is",
+        "a raw image, a block device or an NBD server (nbd://host/export, nbd+unix:///export?socket=path). access=ro|rw,",
+        "offset= and length= serve a part, placement=hypervisor serves from the guest's own process.",
+        "",
         "Keys in an interactive session: Ctrl-] stops the guest and leaves. Ctrl-C stops it while it boots and is the",
         "guest's own key afterwards; pressed twice it always gives the terminal back.",
         "",
         "Exit status: the guest command's own; 1 the guest crashed; 2 bad input; 124 timeout; 130 stopped with Ctrl-C.",
       ].join("\n"),
     )
-    .exitOverride()
-    .configureOutput({ outputError: () => {} })
     .action(async (raw: RawRunOptions) => {
       setStatus(await runCommand(raw));
     });
+  addLabCommands(domlab, { root: () => runtimeRoot() });
+  const socketOf = async (lab: string | undefined) => (await findLab(runtimeRoot(), lab)).xenstore;
+  addXenstoreCommand(domlab, { socketOf, setStatus });
   return domlab;
+}
+
+/** Where the help to these arguments is. */
+function helpOf(domlab: Command, args: readonly string[]): string {
+  const named = domlab.commands.find((command) => command.name() === args[0]);
+  return named === undefined ? "domlab --help" : `domlab ${named.name()} --help`;
 }
 
 /** Runs the command line; returns the exit status. Every failure becomes one line on standard error. */
 async function main(args: readonly string[]): Promise<number> {
   let status = EXIT_OK;
+  const domlab = program((value) => {
+    status = value;
+  });
   try {
-    await program((value) => {
-      status = value;
-    }).parseAsync(args, { from: "user" });
+    await domlab.parseAsync(args, { from: "user" });
     return status;
   } catch (error) {
     if (error instanceof CommanderError) {
       if (error.exitCode === 0) return EXIT_OK;
       if (error.code === "commander.help") return EXIT_BAD_INPUT;
       const message = error.message.replace(/^error: /, "").replace(/\s*\n\s*/g, " ");
-      process.stderr.write(`domlab: ${message}; see domlab run --help\n`);
+      process.stderr.write(`domlab: ${message}; see ${helpOf(domlab, args)}\n`);
       return EXIT_BAD_INPUT;
     }
     const told = explain(error);

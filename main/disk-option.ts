@@ -7,11 +7,14 @@ import { resolve } from "node:path";
 import { parseVdev, vdevName } from "../engine/device/block/vdev.ts";
 import { isNbdAddress, parseNbdAddress } from "../engine/disk/nbd/uri.ts";
 import type { StoreSpec } from "../engine/disk/spec.ts";
+import type { VbdConfig } from "../engine/domain/vbd-toolstack.ts";
 import { BadInput } from "./failure.ts";
 
 /** A disk as the user wants it. */
 export interface DiskOption {
   readonly store: StoreSpec;
+  /** The target as the user wrote it. */
+  readonly target: string;
   /** Virtual-device number: the name of the disk's directories in XenStore. */
   readonly vdev: number;
   /** "xvda" */
@@ -46,6 +49,8 @@ const FLAGS: Readonly<Record<string, readonly ["devtype" | "discard" | "directIo
   "no-discard": ["discard", "off"],
   "direct-io-safe": ["directIoSafe", "on"],
 };
+/** A comma and the name of a parameter or a flag. */
+const PARAMETER_FOLLOWS = new RegExp(`,\\s*((${KEYS.join("|")})=|(${Object.keys(FLAGS).join("|")})(,|$))`);
 const FORMATS = ["raw", "qcow", "qcow2", "vhd", "qed"];
 const ACCESS: Readonly<Record<string, boolean>> = { r: true, ro: true, w: false, rw: false };
 /** xend's prefixes, stripped and ignored as xl does; those of formats count as format=. */
@@ -58,7 +63,7 @@ const UNITS: Readonly<Record<string, number>> = { "": 1, K: 2 ** 10, M: 2 ** 20,
 type Values = Map<Key | "discard" | "directIoSafe", string>;
 
 function bad(text: string, what: string, remedy: string): BadInput {
-  return new BadInput("bad-option", `--disk "${text}": ${what}`, remedy);
+  return new BadInput("bad-option", `disk "${text}": ${what}`, remedy);
 }
 
 function isKey(word: string): word is Key {
@@ -80,8 +85,13 @@ class Parser {
     for (;;) {
       rest = rest.replace(/^\s+/, "");
       if (rest.startsWith("target=")) {
-        this.#set("target", rest.slice("target=".length));
-        return this.values;
+        const value = rest.slice("target=".length);
+        // In a text that xl takes, vdev stands before target=. So without it what follows can only be parameters.
+        const end = this.values.has("vdev") ? -1 : value.search(PARAMETER_FOLLOWS);
+        this.#set("target", end < 0 ? value : value.slice(0, end));
+        if (end < 0) return this.values;
+        rest = value.slice(end + 1);
+        continue;
       }
       const comma = rest.indexOf(",");
       this.#item(comma < 0 ? rest : rest.slice(0, comma));
@@ -221,7 +231,8 @@ function storeOf(text: string, values: Values, cwd: string, readOnly: boolean): 
 }
 
 /**
- * Reads one disk in xl's syntax: `target,format,vdev,access` and `key=value`, where `target=` takes the rest of the text.
+ * Reads one disk in xl's syntax: `target,format,vdev,access` and `key=value`, where `target=` takes the rest of the text
+ * (unless vdev was not given before: then it ends at the next parameter, so that they may come in any order).
  * @param cwd folder that a relative target belongs to
  * @throws BadInput or DiskError, one line that quotes what is wrong and says what to write
  */
@@ -242,15 +253,33 @@ export function parseDisk(text: string, cwd: string): DiskOption {
   if (placement === "hypervisor" && given("backend") !== undefined) {
     throw bad(text, "placement=hypervisor has no backend domain", "leave backend out");
   }
+  const backend = given("backend");
   return {
-    store: storeOf(text, values, cwd, readOnly),
+    // A backend guest looks for its targets as xl does: relative ones in /dev.
+    store: storeOf(text, values, backend === undefined ? cwd : "/dev", readOnly),
+    target: values.get("target") ?? "",
     vdev,
     name,
     readOnly,
     cdrom,
-    backend: given("backend"),
+    backend,
     placement,
     persistent: oneOf(text, "persistent", given("persistent") ?? "on", ["on", "off"]) === "on",
     directIoSafe: values.get("directIoSafe") === "on",
+  };
+}
+
+/** A disk as the toolstack attaches it. */
+export function vbdConfig(disk: DiskOption): VbdConfig {
+  const { vdev, store, readOnly, target, placement, persistent, backend } = disk;
+  return {
+    vdev,
+    store,
+    readOnly,
+    deviceType: disk.cdrom ? "cdrom" : "disk",
+    target,
+    placement,
+    persistent,
+    ...(backend !== undefined && { backend }),
   };
 }

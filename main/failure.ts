@@ -14,6 +14,17 @@ export const EXIT_INTERRUPTED = 130;
 /** A wrong option or an unusable folder: cause and remedy in one line, exit status 2. */
 export class BadInput extends InputError<"bad-option" | "bad-folder"> {}
 
+/** What another process of ours refused: its line as it is, and its exit status. */
+export class PassedOn extends Error {
+  readonly status: number;
+
+  constructor(line: string, status: number) {
+    super(line);
+    this.name = "PassedOn";
+    this.status = status;
+  }
+}
+
 /** Text of the operating system's own errors, by code; what is not here is shown with its code alone. */
 const systemErrors: Readonly<Record<string, string>> = {
   ENOENT: "does not exist; check the path",
@@ -41,6 +52,7 @@ function isToldPlainly(error: Error): boolean {
  * mend (options, files, space), 1 for a bug of the program, of which `stack` is then worth showing.
  */
 export function explain(error: unknown): { line: string; status: number; stack?: string } {
+  if (error instanceof PassedOn) return { line: oneLine(error.message), status: error.status };
   if (error instanceof Error && isToldPlainly(error)) return { line: oneLine(error.message), status: EXIT_BAD_INPUT };
   if (isSystemError(error) && error.code !== undefined && error.path !== undefined && error.code in systemErrors) {
     return { line: `${error.path} ${systemErrors[error.code]}`, status: EXIT_BAD_INPUT };

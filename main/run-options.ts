@@ -1,3 +1,4 @@
+import { type DiskOption, parseDisk } from "./disk-option.ts";
 import { BadInput } from "./failure.ts";
 
 /** Guest RAM when the user says nothing, in MiB. */
@@ -16,6 +17,7 @@ export interface RawRunOptions {
   readonly cmdline?: string;
   readonly exec?: string;
   readonly timeout?: string;
+  readonly disk?: readonly string[];
   readonly json?: boolean;
   readonly verbose?: boolean;
 }
@@ -33,6 +35,7 @@ export interface RunOptions {
   readonly exec: string | undefined;
   /** Most seconds that the guest may run, counted from the start of its domain. */
   readonly timeoutSeconds: number | undefined;
+  readonly disks: readonly DiskOption[];
   readonly json: boolean;
   readonly verbose: boolean;
 }
@@ -63,8 +66,21 @@ function notEmpty(option: string, value: string | undefined): string | undefined
   return value;
 }
 
-/** Checks the options of `domlab run`. Throws BadInput, one line with cause and remedy. */
-export function parseRunOptions(raw: RawRunOptions): RunOptions {
+function parseDisks(texts: readonly string[], cwd: string): DiskOption[] {
+  const disks = texts.map((text) => parseDisk(text, cwd));
+  const twice = disks.find((disk, index) => disks.findIndex((other) => other.vdev === disk.vdev) !== index);
+  if (twice !== undefined) {
+    throw new BadInput("bad-option", `two disks are called ${twice.name}`, "give one of them another vdev");
+  }
+  return disks;
+}
+
+/**
+ * Checks the options of `domlab run`.
+ * @param cwd folder that relative targets of disks belong to
+ * @throws BadInput or DiskError, one line with cause and remedy
+ */
+export function parseRunOptions(raw: RawRunOptions, cwd = process.cwd()): RunOptions {
   const kernel = notEmpty("kernel", raw.kernel);
   const initrd = notEmpty("initrd", raw.initrd);
   if (raw.image !== undefined && kernel !== undefined && initrd !== undefined) {
@@ -88,6 +104,7 @@ export function parseRunOptions(raw: RawRunOptions): RunOptions {
     cmdline: raw.cmdline,
     exec: raw.exec,
     timeoutSeconds: raw.timeout === undefined ? undefined : parseTimeout(raw.timeout),
+    disks: parseDisks(raw.disk ?? [], cwd),
     json: raw.json ?? false,
     verbose: raw.verbose ?? false,
   };

@@ -1,10 +1,11 @@
 import { randomBytes } from "node:crypto";
 import path from "node:path";
 import { checkMemorySize } from "../engine/builder/build.ts";
+import { checkImage } from "../engine/disk/image.ts";
 import type { DomainConfig, DomainExit } from "../engine/domain/config.ts";
 import type { DomainHandle } from "../engine/domain/guest.ts";
-import { startDomain } from "../engine/domain/host.ts";
 import { writeCrashReport } from "./crash-report.ts";
+import { vbdConfig } from "./disk-option.ts";
 import { ExecSession } from "./exec-session.ts";
 import { EXIT_CRASHED, EXIT_OK } from "./failure.ts";
 import { type GuestImage, openImage } from "./images/catalogue.ts";
@@ -12,6 +13,7 @@ import { FOREIGN_INIT_PARAMETER, type Session as SessionFiles, writeSessionArchi
 import { InteractiveSession } from "./interactive.ts";
 import { Progress } from "./progress.ts";
 import { outputField, type RunReport } from "./report.ts";
+import { RunLab, within } from "./run-lab.ts";
 import type { RunOptions } from "./run-options.ts";
 import { openStateFolder, type StateFolder } from "./state-folder.ts";
 import { Stopper, type StopReason, stopStatus } from "./stopper.ts";
@@ -21,8 +23,6 @@ import { writeAll } from "./write-all.ts";
 const PLAIN_COMMAND_LINE = "console=hvc0";
 /** Text of the line that debian-shell's /init prints before its shell. */
 const SHELL_BANNER = "on Domlab. Leave with";
-/** Number of the domain: each run is a host of its own so far. */
-const FIRST_DOMAIN = 1;
 /** How long a guest that we stop may take to be gone; its process is killed by then. */
 const KILL_WAIT_MS = 5000;
 
@@ -40,13 +40,18 @@ interface RunContext {
   readonly folder: StateFolder;
   readonly stopper: Stopper;
   readonly progress: Progress;
+  readonly lab: RunLab;
 }
 
 /**
  * Gets the image unless the user brings both kernel and initrd; with --exec even then, as the command needs its busybox. Ends early,
  * with undefined, when the run is stopped.
  */
-async function getImage({ options, progress, stopper }: Omit<RunContext, "folder">): Promise<GuestImage | undefined> {
+async function getImage({
+  options,
+  progress,
+  stopper,
+}: Omit<RunContext, "folder" | "lab">): Promise<GuestImage | undefined> {
   if (options.kernel !== undefined && options.initrd !== undefined && options.exec === undefined) return undefined;
   const abort = new AbortController();
   void stopper.stopped.then(() => abort.abort());
@@ -141,16 +146,6 @@ function stoppedBy(reason: StopReason, options: RunOptions): Outcome {
   }
 }
 
-/** Ends the guest, waiting a bounded time for its process to be gone. */
-async function endGuest(guest: DomainHandle): Promise<void> {
-  let timer: NodeJS.Timeout | undefined;
-  const limit = new Promise<void>((resolve) => {
-    timer = setTimeout(resolve, KILL_WAIT_MS);
-  });
-  await Promise.race([guest.kill(), limit]);
-  clearTimeout(timer);
-}
-
 /** Attaches what the options ask for to the guest's console. */
 function attach(context: RunContext, guest: DomainHandle, image: GuestImage | undefined, token: string) {
   const { options, progress, stopper } = context;
@@ -171,16 +166,16 @@ function attach(context: RunContext, guest: DomainHandle, image: GuestImage | un
 
 /** Starts the guest, stays until it or the user ends the run. */
 async function runGuest(context: RunContext, image: GuestImage | undefined, begin: number): Promise<RunReport> {
-  const { options, folder, stopper, progress } = context;
+  const { options, folder, stopper, progress, lab } = context;
   const token = randomBytes(16).toString("hex");
   progress.show("loading the kernel");
-  const guest = await startDomain({
-    id: FIRST_DOMAIN,
+  const guest = await lab.start({
     name: folder.name,
     memoryMiB: options.memoryMiB,
     image: domainImage(options, image, token),
     consoleLog: folder.consoleLog,
     hypervisorLog: folder.hypervisorLog,
+    disks: options.disks.map(vbdConfig),
   });
   if (options.timeoutSeconds !== undefined) stopper.stopAfter(options.timeoutSeconds);
   const { exec, interactive } = attach(context, guest, image, token);
@@ -190,7 +185,7 @@ async function runGuest(context: RunContext, image: GuestImage | undefined, begi
     const first = await Promise.race([guest.exited, stopper.stopped]);
     ({ instructions } = await guest.statistics());
     if (typeof first === "string") {
-      await endGuest(guest);
+      await within(KILL_WAIT_MS, guest.kill());
       outcome = stoppedBy(first, options);
     } else {
       exec?.close();
@@ -215,6 +210,35 @@ async function runGuest(context: RunContext, image: GuestImage | undefined, begi
   };
 }
 
+/** Tells at once about images that cannot be served, before anything is fetched or started. @throws DiskError */
+function checkDisks({ disks }: RunOptions): void {
+  for (const { store, backend } of disks) if (store.kind === "file" && backend === undefined) checkImage(store);
+}
+
+/** Makes what a run holds besides its guest, and lets go of it at the end. */
+async function runInLab(
+  { options, stopper, progress }: Omit<RunContext, "folder" | "lab">,
+  image: GuestImage | undefined,
+  begin: number,
+): Promise<RunReport> {
+  const folder = openStateFolder(domainName(options));
+  // An interactive session's screen is the guest's.
+  const interactive = options.exec === undefined && !options.json;
+  const say = (line: string) => {
+    if (interactive) return;
+    progress.clear();
+    process.stderr.write(`domlab: ${line}\n`);
+  };
+  let lab: RunLab | undefined;
+  try {
+    lab = await RunLab.open({ folder, say });
+    return await runGuest({ options, folder, stopper, progress, lab }, image, begin);
+  } finally {
+    await lab?.close();
+    folder.release();
+  }
+}
+
 /**
  * Boots a guest and stays with it to its end: the command `domlab run`. Throws, before any guest runs, what `explain`
  * puts into one line. Returns how the run ended; its messages are on stderr by then.
@@ -222,6 +246,7 @@ async function runGuest(context: RunContext, image: GuestImage | undefined, begi
 export async function run(options: RunOptions): Promise<RunReport> {
   const begin = Date.now();
   checkMemorySize(options.memoryMiB);
+  checkDisks(options);
   const stopper = new Stopper();
   const progress = new Progress(process.stderr);
   try {
@@ -230,12 +255,7 @@ export async function run(options: RunOptions): Promise<RunReport> {
       const { status, exit } = stoppedBy(stopper.reason, options);
       return { status, exit, seconds: (Date.now() - begin) / 1000 };
     }
-    const folder = openStateFolder(domainName(options));
-    try {
-      return await runGuest({ options, folder, stopper, progress }, image, begin);
-    } finally {
-      folder.release();
-    }
+    return await runInLab({ options, stopper, progress }, image, begin);
   } finally {
     progress.clear();
     stopper.dispose();

@@ -5,7 +5,7 @@ import { BadInput, EXIT_CRASHED, EXIT_OK } from "./failure.ts";
 
 export interface XenstoreCommandOptions {
   /** Socket of the lab with that name, or of the only one. @throws BadInput */
-  readonly socketOf: (lab: string | undefined) => string;
+  readonly socketOf: (lab: string | undefined) => string | Promise<string>;
   readonly setStatus: (status: number) => void;
   /** Takes text for standard output. */
   readonly print?: (text: string) => void;
@@ -195,7 +195,7 @@ export function addXenstoreCommand(program: Command, options: XenstoreCommandOpt
   const print = options.print ?? ((text: string) => void process.stdout.write(text));
   const group = program.command("xenstore").description("Read, write and watch the XenStore of a running lab.");
   const within = async (lab: LabOption, action: (client: XenstoreClient) => Promise<void>) => {
-    const client = await connect(options.socketOf(lab.lab));
+    const client = await connect(await options.socketOf(lab.lab));
     try {
       await action(client);
     } finally {

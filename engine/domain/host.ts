@@ -45,6 +45,7 @@ export class Host {
   private readonly typescript = new Map<number, TypescriptHandle>();
   private readonly ending = new Set<Promise<void>>();
   private storage: Promise<TypescriptHandle> | undefined;
+  private closed: Promise<void> | undefined;
 
   constructor(options: HostOptions = {}) {
     this.log = options.log ?? (() => {});
@@ -226,8 +227,13 @@ export class Host {
     await this.vbds.detach(guest, vdev, force);
   }
 
-  /** Ends every domain. Fulfilled when no process is left. */
-  async close(): Promise<void> {
+  /** Ends every domain, once. Fulfilled when no process is left. */
+  close(): Promise<void> {
+    this.closed ??= this.endAll();
+    return this.closed;
+  }
+
+  private async endAll(): Promise<void> {
     await Promise.all([...this.guests.values()].map((guest) => guest.kill()));
     const storage = await this.storage?.catch(() => undefined);
     const frontends = [...this.typescript.values()].filter((each) => each !== storage);

@@ -20,10 +20,12 @@ export const SHELL_MODULES: readonly string[] = [...BOOT_MODULES, ...OPTIONAL_MO
  * The image's kernel command line.
  * - mitigations=off: an interpreted CPU does not execute speculatively, so the work-arounds only cost time.
  * - cryptomgr.notests=1: the crypto self-tests are more than half of the instructions of a boot.
+ * - xen_blkfront.max_indirect_segments=256: requests of 1 MiB, which our backend takes, in place of 128 KiB.
  * - loglevel=7: everything but debug messages goes to the console, and so to the domain's log file.
  */
 export const SHELL_COMMAND_LINE =
-  "console=hvc0 loglevel=7 mitigations=off cryptomgr.notests=1 random.trust_cpu=on random.trust_bootloader=on";
+  "console=hvc0 loglevel=7 mitigations=off cryptomgr.notests=1 random.trust_cpu=on random.trust_bootloader=on " +
+  "xen_blkfront.max_indirect_segments=256";
 
 /** What the interactive shell prints when it is ready for the first command. */
 export const SHELL_PROMPT = "root@domlab:~# ";
@@ -75,7 +77,7 @@ mount -t tmpfs -o nosuid,nodev,mode=1777 shm /dev/shm
 # A kernel of the user's has no use for modules of another one.
 if [ -e /lib/domlab/modules ] && [ -d "/lib/modules/$(uname -r)" ]; then
   while read -r module; do
-    insmod "$module"
+    modprobe "$module"
   done </lib/domlab/modules
 fi
 [ -e /etc/hostname ] && hostname -F /etc/hostname
@@ -179,7 +181,6 @@ function moduleDependencies(modules: ShellParts["modules"], needs: ReadonlyMap<s
 export function writeShellInitramfs(parts: ShellParts): Uint8Array {
   const moduleDirectory = `lib/modules/${parts.kernelRelease}`;
   const pathOf = (name: string): string => `${moduleDirectory}/${name.replaceAll("_", "-")}.ko`;
-  const lineOf = (name: string): string => `/${pathOf(name)}\n`;
   const needs = new Map(parts.modules.map(({ name, data }) => [name, dependenciesOf(data) ?? []]));
   const directories = DIRECTORIES.map(([path, mode]): CpioEntry => ({ kind: "directory", path, mode }));
   return writeCpio([
@@ -192,7 +193,13 @@ export function writeShellInitramfs(parts: ShellParts): Uint8Array {
     { kind: "symlink", path: "bin/sh", target: "busybox" },
     { kind: "file", path: "init", data: init(OURS), mode: 0o755 },
     ...configuration(),
-    { kind: "file", path: "lib/domlab/modules", data: loadOrder(BOOT_MODULES, needs).map(lineOf).join("") },
+    {
+      kind: "file",
+      path: "lib/domlab/modules",
+      data: loadOrder(BOOT_MODULES, needs)
+        .map((name) => `${name}\n`)
+        .join(""),
+    },
     { kind: "file", path: `${moduleDirectory}/modules.dep`, data: moduleDependencies(parts.modules, needs) },
     ...parts.modules.map(({ name, data }): CpioEntry => ({ kind: "file", path: pathOf(name), data })),
   ]);

@@ -4,8 +4,8 @@ import path from "node:path";
 import type { DomainHandle } from "../../engine/domain/guest.ts";
 import { startDomain } from "../../engine/domain/host.ts";
 import { openImage } from "../../main/images/catalogue.ts";
-import { PromptWatch } from "../../main/prompt-watch.ts";
 import { processMemory } from "./memory.ts";
+import { Shell } from "./shell.ts";
 import { median, rounded } from "./statistics.ts";
 
 /** Shell commands that keep the guest's CPU busy for some seconds; their data is made before the clock starts. */
@@ -17,8 +17,6 @@ const LOADS: readonly (readonly [name: string, command: string])[] = [
 /** 0.6 MB of text that gzip can do something with, and ten times as much for the hash. */
 const PREPARE = "seq 1 100000 >/tmp/text; for i in 0 1 2 3 4 5 6 7 8 9; do cat /tmp/text; done >/tmp/data";
 
-const LIMIT_MS = 300_000;
-
 interface Sample {
   readonly instructions: number;
   readonly seconds: number;
@@ -27,55 +25,10 @@ interface Sample {
   readonly mips: number;
 }
 
-/** A guest's shell, typed into by a program. */
-class Shell {
-  readonly #guest: DomainHandle;
-  readonly #watch = new PromptWatch();
-  #output = "";
-  #wake: () => void = () => {};
-
-  constructor(guest: DomainHandle) {
-    this.#guest = guest;
-    guest.console.onOutput((bytes) => {
-      this.#watch.feed(bytes);
-      this.#output = (this.#output + Buffer.from(bytes).toString("latin1")).slice(-4000);
-      this.#wake();
-    });
-  }
-
-  /** Waits for the prompt. */
-  ready(): Promise<void> {
-    return this.#until(() => this.#watch.waiting, "the prompt");
-  }
-
-  /** Types a command and waits until it has ended. The mark is spelt so that its echo does not count. */
-  async run(command: string): Promise<void> {
-    this.#output = "";
-    await this.#guest.console.write(Buffer.from(`${command}; echo do''ne\n`));
-    await this.#until(() => /^done\r?$/m.test(this.#output), command);
-    await this.#until(() => this.#watch.waiting, "the prompt");
-  }
-
-  async #until(condition: () => boolean, what: string): Promise<void> {
-    const end = Date.now() + LIMIT_MS;
-    while (!condition()) {
-      const left = end - Date.now();
-      if (left <= 0) throw new Error(`waited in vain for ${what}; the console says: ${this.#output.slice(-500)}`);
-      await new Promise<void>((resolve) => {
-        const timer = setTimeout(resolve, left);
-        this.#wake = () => {
-          clearTimeout(timer);
-          resolve();
-        };
-      });
-    }
-  }
-}
-
 /** Speed of the guest's CPU while `action` runs. */
 async function measure(
   guest: DomainHandle,
-  action: () => Promise<void>,
+  action: () => Promise<unknown>,
   begin = { instructions: 0, busySeconds: 0 },
 ): Promise<Sample> {
   const start = process.hrtime.bigint();
@@ -97,7 +50,7 @@ async function oneGuest(rounds: number, memoryMiB: number, consoleLog: string) {
   const image = { kernel: { path: kernel }, initrd: [{ bytes: new Uint8Array(initramfs) }], commandLine };
   const guest = await startDomain({ id: 1, name: "bench", memoryMiB, image, consoleLog });
   try {
-    const shell = new Shell(guest);
+    const shell = new Shell(guest.console);
     const boot = await measure(guest, () => shell.ready());
     const memoryAfterBoot = processMemory(guest.pid);
     await shell.run(PREPARE);
@@ -116,7 +69,7 @@ async function oneGuest(rounds: number, memoryMiB: number, consoleLog: string) {
   }
 }
 
-/** DomainHandle MIPS at boot and on three loads (`rounds` samples each), and the memory of the domain process. */
+/** Guest MIPS at boot and on three loads (`rounds` samples each), and the memory of the domain process. */
 export async function benchCpu(rounds: number, memoryMiB: number): Promise<object> {
   const folder = mkdtempSync(path.join(os.tmpdir(), "domlab-bench-"));
   try {

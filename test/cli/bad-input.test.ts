@@ -12,6 +12,7 @@ import {
 import os from "node:os";
 import path from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { cpioFile } from "./cpio.ts";
 import { domlab } from "./domlab.ts";
 import { endlessLoop, tinyKernel } from "./tiny-kernel.ts";
 
@@ -48,17 +49,6 @@ beforeAll(() => {
   execFileSync("mkfifo", [file("fifo")]);
 });
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
-
-/** A cpio archive ("newc") with one file of `size` zero bytes and its trailer. */
-function cpioFile(name: string, size: number): Buffer {
-  const member = (memberName: string, mode: number, length: number): Buffer => {
-    const fields = [1, mode, 0, 0, 1, 0, length, 0, 0, 0, 0, memberName.length + 1, 0];
-    const header = `070701${fields.map((field) => field.toString(16).padStart(8, "0")).join("")}${memberName}\0`;
-    const padded = Math.ceil(header.length / 4) * 4;
-    return Buffer.concat([Buffer.from(header.padEnd(padded, "\0"), "latin1"), Buffer.alloc(Math.ceil(length / 4) * 4)]);
-  };
-  return Buffer.concat([member(name, 0o100644, size), member("TRAILER!!!", 0, 0)]);
-}
 
 /** Exit status 2, nothing on stdout, one line on stderr with cause and remedy. */
 async function expectRefusal(

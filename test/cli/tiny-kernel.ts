@@ -57,3 +57,5 @@ export const jumpToNowhere: readonly number[] = [0xb8, 0x00, 0x00, 0x00, 0xe0, 0
 export const endlessLoop: readonly number[] = [0xeb, 0xfe];
 /** cli; hlt; jmp back: asleep for ever. */
 export const endlessSleep: readonly number[] = [0xfa, 0xf4, 0xeb, 0xfc];
+/** sti; hlt; jmp back to hlt: waits for interrupts, which never come. */
+export const idle: readonly number[] = [0xfb, 0xf4, 0xeb, 0xfd];

@@ -1,20 +1,12 @@
 /** Disks of stock Linux guests: partitioned, formatted, filled and read again; wherever the backend is. */
 import { createHash } from "node:crypto";
-import { closeSync, ftruncateSync, openSync, readFileSync, statSync } from "node:fs";
+import { readFileSync, statSync } from "node:fs";
 import { afterAll, describe, expect, it } from "vitest";
 import type { VbdConfig } from "../../engine/domain/vbd-toolstack.ts";
 import { hasProgram, hostOutput, hostProgram, mke2fsFiles } from "./host-tools.ts";
 import { DiskLab, fileDisk, type ShellGuest, xvd } from "./shell-guest.ts";
 
 const MIB = 1 << 20;
-
-function sparseImage(lab: DiskLab, name: string, bytes: number): string {
-  const path = lab.path(name);
-  const file = openSync(path, "wx");
-  ftruncateSync(file, bytes);
-  closeSync(file);
-  return path;
-}
 
 function sha256(bytes: Uint8Array): string {
   return createHash("sha256").update(bytes).digest("hex");
@@ -29,7 +21,7 @@ describe("a disk of a stock Debian guest", () => {
   const mkfs = tools ? "/opt/mkfs.ext4 -q -F" : "mke2fs -F";
 
   it("is partitioned, made ext4, filled and unmounted; another boot finds all of it", async () => {
-    const image = sparseImage(lab, "whole.img", 40 * MIB);
+    const image = lab.image("whole.img", 40 * MIB);
     const first = await lab.start({ name: "first", disks: [fileDisk(image)], files: tools ?? [] });
     await first.ready();
     const written = await first.output(`
@@ -85,7 +77,7 @@ describe("the backend's place and its way with grants", () => {
   const names = WAYS.map((_, i) => `xvd${"abcd"[i]}`);
 
   const start = async (): Promise<ShellGuest> => {
-    for (const name of names) images.push(sparseImage(lab, `${name}.img`, 24 * MIB));
+    for (const name of names) images.push(lab.image(`${name}.img`, 24 * MIB));
     const disks = WAYS.map((way, i) => fileDisk(images[i] as string, { vdev: xvd(i), ...way }));
     const started = await lab.start({ name: "ways", disks });
     await started.ready();

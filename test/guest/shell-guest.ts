@@ -1,6 +1,6 @@
 /** Stock Linux guests that a test talks to: a shell on the console that runs one command after the other. */
 import { randomBytes } from "node:crypto";
-import { mkdtempSync, rmSync } from "node:fs";
+import { mkdtempSync, rmSync, truncateSync, writeFileSync } from "node:fs";
 import os from "node:os";
 import path from "node:path";
 import { type CpioEntry, writeCpio } from "../../engine/builder/cpio.ts";
@@ -156,6 +156,14 @@ export class DiskLab {
 
   path(name: string): string {
     return path.join(this.folder, name);
+  }
+
+  /** Makes an image: a sparse one of so many bytes, or one with this content. */
+  image(name: string, content: number | Uint8Array): string {
+    const file = this.path(name);
+    writeFileSync(file, typeof content === "number" ? "" : content, { flag: "wx" });
+    if (typeof content === "number") truncateSync(file, content);
+    return file;
   }
 
   start(options: Parameters<typeof ShellGuest.start>[1] = {}): Promise<ShellGuest> {

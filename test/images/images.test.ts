@@ -112,8 +112,9 @@ describe("debian-shell", () => {
     expect(files.get("bin/busybox")).toBe("a busybox");
     expect(files.get("init")).toMatch(/^#!\/bin\/busybox sh\n/);
     const order = (files.get("lib/domlab/modules") ?? "").trim().split("\n");
-    expect(order).toEqual(["xen-blkfront", "page-helper", "xen-netfront"].map((name) => `/lib/modules/9.9/${name}.ko`));
-    for (const path of order) expect(files.has(path.slice(1))).toBe(true);
+    expect(order).toEqual(["xen_blkfront", "page_helper", "xen_netfront"]);
+    expect(files.get("lib/modules/9.9/modules.dep")).toContain("xen-netfront.ko: page-helper.ko\n");
+    for (const name of order) expect(files.has(`lib/modules/9.9/${name.replace("_", "-")}.ko`)).toBe(true);
 
     const calls = world.calls();
     expect(Buffer.compare((await open()).initramfs, image.initramfs)).toBe(0);

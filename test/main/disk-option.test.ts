@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { DiskError } from "../../engine/disk/errors.ts";
-import { parseDisk } from "../../main/disk-option.ts";
+import { parseDisk, vbdConfig } from "../../main/disk-option.ts";
 import { BadInput, explain } from "../../main/failure.ts";
 
 const disk = (text: string) => parseDisk(text, "/home/user");
@@ -41,6 +41,32 @@ describe("xl's disk syntax", () => {
   it("gives target= the rest of the text, commas and trailing spaces included", () => {
     expect(disk("vdev=xvda,target=a,b=c ").store).toMatchObject({ path: "/home/user/a,b=c " });
     expect(disk(",,xvda,ro,target=x").store).toMatchObject({ path: "/home/user/x", readOnly: true });
+  });
+
+  it("takes parameters behind target= when vdev is not known yet, which xl refuses", () => {
+    for (const text of ["target=a,b,vdev=xvda,access=ro", "access=ro,target=a,b, vdev=xvda"]) {
+      expect(disk(text), text).toMatchObject({ name: "xvda", readOnly: true });
+    }
+    expect(disk("target=a,b,vdev=xvda").target).toBe("a,b");
+    expect(disk("target=a,no-discard,vdev=xvda").store).toMatchObject({ path: "/home/user/a", discard: false });
+    expect(disk("vdev=xvda,target=a,access=ro")).toMatchObject({ target: "a,access=ro", readOnly: false });
+  });
+
+  it("leaves a backend guest's targets to that guest, relative ones in /dev", () => {
+    expect(disk("a,,xvda,backend=storage2")).toMatchObject({ target: "a", store: { path: "/dev/a" } });
+  });
+
+  it("becomes what the toolstack attaches", () => {
+    expect(vbdConfig(disk("cd.iso,,xvdc,cdrom"))).toEqual({
+      vdev: 51744,
+      store: { kind: "file", path: "/home/user/cd.iso", format: "probe", readOnly: true },
+      readOnly: true,
+      deviceType: "cdrom",
+      target: "cd.iso",
+      placement: "driver-domain",
+      persistent: true,
+    });
+    expect(vbdConfig(disk("a,,xvda,backend=other"))).toMatchObject({ deviceType: "disk", backend: "other" });
   });
 
   it("probes unless the format is said", () => {

@@ -17,7 +17,19 @@ describe("options of run", () => {
     expect(parseRunOptions({ memory: "256MiB" }).memoryMiB).toBe(256);
   });
 
+  it("reads disks", () => {
+    const { disks } = parseRunOptions({ disk: ["a.img,,xvda", "vdev=xvdb,access=ro,target=/b"] }, "/images");
+    expect(disks).toMatchObject([
+      { name: "xvda", target: "a.img", store: { path: "/images/a.img" }, readOnly: false },
+      { name: "xvdb", target: "/b", store: { path: "/b" }, readOnly: true },
+    ]);
+    expect(parseRunOptions({}).disks).toEqual([]);
+  });
+
   it.each([
+    { disk: ["a.img,,xvda", "b.img,,51712"] },
+    { disk: ["a.img"] },
+    { disk: ["a.img,qcow2,xvda"] },
     { memory: "lots" },
     { memory: "-1" },
     { memory: "0" },

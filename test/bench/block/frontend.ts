@@ -88,6 +88,8 @@ class FrontendHost {
       return sampleOf(load, measured, host.vbdStatistics(domain.id)[0]?.counters);
     } finally {
       clearTimeout(timer);
+      // The image is locked as long as the device exists.
+      await host.detachDisk(domain.id, VDEV, true).catch(() => {});
       await domain.kill();
     }
   }

@@ -1,0 +1,92 @@
+/**
+ * What a running lab can be asked through its control socket. One table: methods with the shapes of their parameters and
+ * results, checked on both ends of the socket. A new ability is a new row; servers and clients follow from it.
+ */
+import { z } from "zod";
+
+const domid = z.int().nonnegative();
+
+const guest = z.object({
+  id: domid,
+  name: z.string(),
+  /** Process that runs it. */
+  pid: z.int(),
+  memoryMiB: z.number(),
+  /** Names of its disks ("xvda"). */
+  disks: z.array(z.string()),
+});
+
+const disk = z.object({
+  /** Virtual-device number, and its name ("xvda"). */
+  vdev: z.int(),
+  name: z.string(),
+  frontendId: domid,
+  backendId: domid,
+  /** Name of the backend's domain. */
+  backend: z.string(),
+  /** The backend's xenbus state, number and word; 0 when it has none. */
+  state: z.int(),
+  stateName: z.string(),
+  mode: z.enum(["r", "w"]),
+  /** As the user wrote it. */
+  target: z.string(),
+});
+
+const statistics = z.object({
+  vdev: z.int(),
+  name: z.string(),
+  frontendId: domid,
+  /** engine/device/block/counters.ts */
+  counters: z.record(z.string(), z.number()),
+});
+
+const nothing = z.strictObject({});
+
+export const controlApi = {
+  list: {
+    parameters: nothing,
+    result: z.object({ lab: z.string(), pid: z.int(), guests: z.array(guest) }),
+  },
+  blockAttach: {
+    /** A disk in xl's syntax, and the folder that a relative target belongs to. */
+    parameters: z.strictObject({ disk: z.string().max(8192), cwd: z.string().max(8192) }),
+    result: z.object({ vdev: z.int(), name: z.string() }),
+  },
+  blockDetach: {
+    /** A vdev as xl takes it: "xvda" or a number. */
+    parameters: z.strictObject({ vdev: z.string().max(64), force: z.boolean() }),
+    result: nothing,
+  },
+  blockList: { parameters: nothing, result: z.array(disk) },
+  blockStatistics: { parameters: nothing, result: z.array(statistics) },
+} as const;
+
+export type ControlMethod = keyof typeof controlApi;
+export type ControlParameters<Method extends ControlMethod> = z.infer<(typeof controlApi)[Method]["parameters"]>;
+export type ControlResult<Method extends ControlMethod> = z.infer<(typeof controlApi)[Method]["result"]>;
+/** What a lab implements. */
+export type ControlFunctions = {
+  readonly [Method in ControlMethod]: (
+    parameters: ControlParameters<Method>,
+  ) => ControlResult<Method> | Promise<ControlResult<Method>>;
+};
+
+export function isControlMethod(name: string): name is ControlMethod {
+  return Object.hasOwn(controlApi, name);
+}
+
+export type LabGuest = z.infer<typeof guest>;
+export type LabDisk = z.infer<typeof disk>;
+export type LabStatistics = z.infer<typeof statistics>;
+
+/** What travels back: the result, or one line for the user and the exit status that goes with it. */
+export const controlAnswer = z.union([
+  z.object({ ok: z.literal(true), result: z.unknown() }),
+  z.object({ ok: z.literal(false), line: z.string(), status: z.int() }),
+]);
+export type ControlAnswer = z.infer<typeof controlAnswer>;
+
+/** The one function that a server offers on the wire. */
+export interface ControlWire {
+  call(method: string, parameters: unknown): Promise<ControlAnswer>;
+}
