@@ -1,6 +1,5 @@
 import { Command, CommanderError } from "commander";
 import { EXIT_BAD_INPUT, EXIT_OK, explain } from "./failure.ts";
-import { findLab } from "./lab/find-lab.ts";
 import { runtimeRoot } from "./lab/runtime-folder.ts";
 import { addLabCommands } from "./lab-commands.ts";
 import type { RunReport } from "./report.ts";
@@ -70,7 +69,10 @@ function program(setStatus: (status: number) => void): Command {
       setStatus(await runCommand(raw));
     });
   addLabCommands(domlab, { root: () => runtimeRoot() });
-  const socketOf = async (lab: string | undefined) => (await findLab(runtimeRoot(), lab)).xenstore;
+  const socketOf = async (lab: string | undefined) => {
+    const { findLab } = await import("./lab/find-lab.ts");
+    return (await findLab(runtimeRoot(), lab)).xenstore;
+  };
   addXenstoreCommand(domlab, { socketOf, setStatus });
   return domlab;
 }

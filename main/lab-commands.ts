@@ -1,8 +1,6 @@
 /** Commands about labs that run: their guests and their disks, under xl's names. */
 import type { Command } from "commander";
 import type { ControlMethod, ControlParameters, ControlResult } from "./lab/control-api.ts";
-import { ControlClient } from "./lab/control-client.ts";
-import { findLab, runningLabs } from "./lab/find-lab.ts";
 import { table } from "./table.ts";
 
 export interface LabCommandOptions {
@@ -24,6 +22,11 @@ async function call<Method extends ControlMethod>(
   method: Method,
   parameters: ControlParameters<Method>,
 ): Promise<ControlResult<Method>> {
+  // Here and below loaded only now, so that --help and wrong options answer at once.
+  const [{ ControlClient }, { findLab }] = await Promise.all([
+    import("./lab/control-client.ts"),
+    import("./lab/find-lab.ts"),
+  ]);
   const client = await ControlClient.connect((await findLab(root, lab)).control);
   try {
     return await client.call(method, parameters);
@@ -33,6 +36,7 @@ async function call<Method extends ControlMethod>(
 }
 
 async function listLabs(root: string, json: boolean): Promise<string> {
+  const { runningLabs } = await import("./lab/find-lab.ts");
   const labs = (await runningLabs(root)).map(({ lab, pid, guests }) => ({ lab, pid, guests }));
   if (json) return `${JSON.stringify(labs)}\n`;
   const rows = labs.flatMap(({ lab, guests }) =>

@@ -66,7 +66,9 @@ export class RunLab {
   /** @throws as Host.startGuest */
   async start(config: GuestConfig): Promise<DomainHandle> {
     const guest = await this.host.startGuest(config);
-    this.guests.push({ id: guest.id, name: config.name, pid: guest.pid, memoryMiB: config.memoryMiB });
+    const known = { id: guest.id, name: config.name, pid: guest.pid, memoryMiB: config.memoryMiB };
+    this.guests.push(known);
+    void guest.exited.then(() => this.guests.splice(this.guests.indexOf(known), 1));
     return guest;
   }
 

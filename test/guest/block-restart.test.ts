@@ -5,7 +5,6 @@
 import { closeSync, openSync, readSync } from "node:fs";
 import { setTimeout as delay } from "node:timers/promises";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { BlockCounter, BlockCounters } from "../../engine/device/block/counters.ts";
 import { RingRegistry } from "../../engine/domain/driver/ring-registry.ts";
 import { GrantMaps } from "../../engine/hypervisor/grant-map.ts";
 import { EMPTY_DIRECTORY, Peers } from "../../engine/memory/peers.ts";
@@ -35,11 +34,12 @@ async function storagePid(): Promise<number> {
   return (await lab.host.storageDomain()).pid;
 }
 
-/** Kills the storage domain's process and waits for its successor. */
-async function killStorage(): Promise<void> {
-  const pid = await storagePid();
-  process.kill(pid, "SIGKILL");
+/** Kills the storage domain's process, at the moment when `wait` returns, and waits for its successor. */
+async function killStorage(wait: () => void = () => {}): Promise<void> {
   const storage = await lab.host.storageDomain();
+  const { pid } = storage;
+  wait();
+  process.kill(pid, "SIGKILL");
   await until("the storage domain's next process", () => storage.pid !== pid);
 }
 
@@ -52,21 +52,6 @@ function numberAt(file: number, sector: number): number {
   const bytes = Buffer.alloc(512);
   readSync(file, bytes, 0, 512, sector * 512);
   return Number.parseInt(bytes.toString("latin1"), 10) || 0;
-}
-
-/** Looks at a device's counters until a request more is counted, which is before it is executed. */
-async function requestTaken(vdev: number): Promise<void> {
-  const { id } = await lab.host.storageDomain();
-  const mapping = lab.host.table.attach(id);
-  if (mapping === undefined) throw new Error("the storage domain has no memory");
-  const registry = new RingRegistry(mapping);
-  const ring = registry.list().find((each) => each.vdev === vdev);
-  const { values } = new BlockCounters(mapping.bytes.buffer, registry.counters(ring?.slot ?? 0));
-  const taken = () => (values[BlockCounter.wr_req] ?? 0) + (values[BlockCounter.f_req] ?? 0);
-  const before = taken();
-  const end = Date.now() + 2000;
-  while (taken() === before && Date.now() < end);
-  mapping.release();
 }
 
 /** What is in the storage domain's tables. */
@@ -90,13 +75,15 @@ pattern() { tr 0123456789 $(printf 0123456789 | sed "s/\\(.\\{$(($1 % 10))\\}\\)
 check() { dd if=/dev/xvda bs=64k skip=$2 count=${REGION / 65536} iflag=direct 2>/dev/null | cmp - $1; }
 filler() {
   n=0
-  while [ ! -e /tmp/stop ]; do
+  while [ ! -e /tmp/stop ] || [ $n -lt 2 ]; do
     n=$((n+1)); pattern $n >/tmp/src.$1
     dd if=/tmp/src.$1 of=/dev/xvda bs=64k seek=$2 conv=notrunc$4 $3 2>/tmp/dd.$1 || { cat /tmp/dd.$1 >/tmp/bad.$1; break; }
     check /tmp/src.$1 $2 >/tmp/cmp.$1 2>&1 || { echo pass $n >>/tmp/cmp.$1; cp /tmp/cmp.$1 /tmp/bad.$1; break; }
   done
   echo $n >/tmp/done.$1
 }
+# Requests that take long enough to be killed in the middle of.
+large() { while [ ! -e /tmp/stop ]; do dd if=/dev/zero of=/dev/xvda bs=1M seek=7 count=1 oflag=direct 2>/dev/null; usleep 100000; done; }
 put() { printf '%s\\n' $1 | dd of=/dev/xvda bs=512 seek=$2 conv=sync,notrunc,fsync 2>/tmp/dd.j; }
 journal() {
   n=0
@@ -143,15 +130,15 @@ describe("the storage domain is killed", () => {
       . /tmp/functions
       filler d 0 oflag=direct &
       filler f ${REGION / 65536} "" ,fsync &
-      journal &`);
+      journal &
+      large &`);
     const image = openSync(raw, "r");
     let kills = 0;
     let heads = 0;
     while (kills < LEAST_KILLS || (kills < MOST_KILLS && !counters(xvd(0))?.replayed)) {
       // Every other time at the moment when a request has been taken; it is under way then, if the host is not too slow.
       await delay(300 + Math.random() * 700);
-      if (kills % 2 === 0) await requestTaken(xvd(0));
-      await killStorage();
+      await killStorage(kills % 2 === 0 ? await lab.requestTaken(xvd(0), "indirect_req") : undefined);
       kills++;
       // What the head says has been written, whatever moment this is.
       const head = numberAt(image, HEAD);

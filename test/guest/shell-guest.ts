@@ -4,6 +4,8 @@ import { mkdtempSync, rmSync, truncateSync, writeFileSync } from "node:fs";
 import os from "node:os";
 import path from "node:path";
 import { type CpioEntry, writeCpio } from "../../engine/builder/cpio.ts";
+import { BlockCounter, type BlockCounterName, BlockCounters } from "../../engine/device/block/counters.ts";
+import { RingRegistry } from "../../engine/domain/driver/ring-registry.ts";
 import type { DomainHandle } from "../../engine/domain/guest.ts";
 import { type GuestConfig, Host } from "../../engine/domain/host.ts";
 import type { VbdConfig } from "../../engine/domain/vbd-toolstack.ts";
@@ -168,6 +170,25 @@ export class DiskLab {
 
   start(options: Parameters<typeof ShellGuest.start>[1] = {}): Promise<ShellGuest> {
     return ShellGuest.start(this.host, options);
+  }
+
+  /**
+   * Finds the counters of a disk that the storage domain serves. The function it returns waits, without letting anything else
+   * run, until one of them goes up: a request is counted before it is executed.
+   */
+  async requestTaken(vdev: number, counter: BlockCounterName): Promise<() => void> {
+    const { id } = await this.host.storageDomain();
+    const mapping = this.host.table.attach(id);
+    if (mapping === undefined) throw new Error("the storage domain has no memory");
+    const registry = new RingRegistry(mapping);
+    const ring = registry.list().find((each) => each.vdev === vdev);
+    if (ring === undefined) throw new Error(`nothing serves ${vdev}`);
+    const { values } = new BlockCounters(mapping.bytes.buffer, registry.counters(ring.slot));
+    return () => {
+      const before = values[BlockCounter[counter]];
+      const end = Date.now() + 2000;
+      while (values[BlockCounter[counter]] === before && Date.now() < end);
+    };
   }
 
   async end(): Promise<void> {

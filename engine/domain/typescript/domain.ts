@@ -195,8 +195,7 @@ export class RunningTypescriptDomain implements TypescriptDomain {
   }
 
   block(timeoutNs: number): void {
-    const { delivery } = this.thread;
-    delivery.sleep(0, timeoutNs, () => delivery.upcallPending(0));
+    this.doorbell.block(timeoutNs);
     this.dispatch();
   }
 

@@ -5,9 +5,11 @@ import type { DomainTable, SharedPaths } from "../domain-table.ts";
 import type { TypescriptEnd } from "./start.ts";
 import { TypescriptProcess } from "./start.ts";
 
-/** Restarts within so many milliseconds are counted, and so many are too many: then the domain stays down. */
-const RESTART_WINDOW_MS = 10_000;
-const MOST_RESTARTS = 20;
+/**
+ * So many restarts within so many milliseconds are the most: then the domain stays down. A kernel that fails by itself is
+ * likely to do so again, however long its start takes; whoever kills its process may stop.
+ */
+const RESTARTS = { crash: { most: 10, withinMs: 120_000 }, killed: { most: 20, withinMs: 10_000 } };
 /** How long a domain may take to end by itself after stop(). */
 const STOP_WAIT_MS = 3000;
 
@@ -36,7 +38,8 @@ export class TypescriptHandle {
   readonly exited: Promise<TypescriptEnd>;
   private readonly options: TypescriptHandleOptions;
   private process: TypescriptProcess | undefined;
-  private readonly restarts: number[] = [];
+  /** When there was one, by what made it necessary. */
+  private readonly restarts = { crash: [] as number[], killed: [] as number[] };
   private stopped = false;
   private finish: (end: TypescriptEnd) => void = () => {};
 
@@ -81,17 +84,19 @@ export class TypescriptHandle {
     });
   }
 
-  private mayRestart(): boolean {
+  private mayRestart(reason: "crash" | "killed"): boolean {
     const now = Date.now();
-    while (this.restarts[0] !== undefined && this.restarts[0] < now - RESTART_WINDOW_MS) this.restarts.shift();
-    this.restarts.push(now);
-    return this.restarts.length <= MOST_RESTARTS;
+    const times = this.restarts[reason];
+    const { most, withinMs } = RESTARTS[reason];
+    while (times[0] !== undefined && times[0] < now - withinMs) times.shift();
+    times.push(now);
+    return times.length <= most;
   }
 
   private async ended(end: TypescriptEnd): Promise<void> {
     const { config, table, log, id } = this.options;
     if (this.stopped || end.reason === "poweroff" || !config.restart) return this.finish(end);
-    if (!this.mayRestart()) {
+    if (!this.mayRestart(end.reason)) {
       log(`${config.name} dies again and again (${end.cause}); it stays down`);
       return this.finish(end);
     }

@@ -15,6 +15,8 @@ let started = false;
 
 /** The host decides about the end of a domain: Ctrl-C in its terminal reaches this process too, and is not meant for it. */
 process.on("SIGINT", () => {});
+/** A kernel that fails outside its promise has crashed too, and its host is told with what. */
+process.on("uncaughtException", (error) => void end(error));
 /** Without a host there is nobody to run for. Killed, because an orderly exit waits for threads that block. */
 process.on("disconnect", () => process.kill(process.pid, "SIGKILL"));
 

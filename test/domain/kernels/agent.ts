@@ -40,5 +40,6 @@ export async function obey(domain: TypescriptDomain, commands: Commands): Promis
     }
   };
   await store.watch(COMMANDS, () => void look());
+  if (domain.stopping.aborted) return;
   await new Promise<void>((resolve) => domain.stopping.addEventListener("abort", () => resolve()));
 }

@@ -36,6 +36,8 @@ function pingPong(domain: TypescriptDomain) {
         Atomics.store(words, page / 4, seen + 1);
         events.notify(eventPort(port));
       });
+      // What another peer was allowed to read.
+      await store.remove(COURT);
       await store.mkdir(COURT);
       await store.setPermissions(COURT, [`n${domain.id}`, `r${peer}`]);
       await store.write(`${COURT}/ring-ref`, String(ref));
@@ -211,14 +213,15 @@ const kernel: Kernel = async (domain) => {
     ...memory(domain),
     ...interrupts(domain),
     ...vcpus(domain),
-    finish: ({ error }: { error?: string }) => void setTimeout(finish, 20, error && new Error(error)),
-    throwLater: () => {
+    finish: ({ error }: { error?: string }) => {
+      const cause = error === undefined ? undefined : new Error(error);
+      setTimeout(() => finish(cause), 20);
+    },
+    throwLater: ({ error }: { error: string }) => {
       setTimeout(() => {
-        throw new Error("nobody catches this");
+        throw new Error(error);
       });
     },
-    /** Is deaf to the host's wish from now on. */
-    hang: () => void setTimeout(() => Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0)),
   };
   await Promise.race([obey(domain, commands), end]);
 };
