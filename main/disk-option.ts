@@ -24,7 +24,7 @@ export interface DiskOption {
   /** Domain that serves it; undefined: the usual driver domain. */
   readonly backend: string | undefined;
   readonly placement: "driver-domain" | "hypervisor";
-  /** Whether persistent grants are offered. */
+  /** Whether persistent grants are offered; off unless asked for: with them the guest copies all data. */
   readonly persistent: boolean;
   /** Accepted for xl's sake: pages are never lent to a network stack, so there is no workaround to disable. */
   readonly directIoSafe: boolean;
@@ -264,7 +264,7 @@ export function parseDisk(text: string, cwd: string): DiskOption {
     cdrom,
     backend,
     placement,
-    persistent: oneOf(text, "persistent", given("persistent") ?? "on", ["on", "off"]) === "on",
+    persistent: oneOf(text, "persistent", given("persistent") ?? "off", ["on", "off"]) === "on",
     directIoSafe: values.get("directIoSafe") === "on",
   };
 }

@@ -64,7 +64,7 @@ describe("xl's disk syntax", () => {
       deviceType: "cdrom",
       target: "cd.iso",
       placement: "driver-domain",
-      persistent: true,
+      persistent: false,
     });
     expect(vbdConfig(disk("a,,xvda,backend=other"))).toMatchObject({ deviceType: "disk", backend: "other" });
   });
@@ -76,10 +76,10 @@ describe("xl's disk syntax", () => {
 
   it("reads keys of its own", () => {
     expect(
-      disk("placement=hypervisor,persistent=off,no-discard,direct-io-safe,offset=1M,length=2GiB,vdev=xvdb,target=d"),
+      disk("placement=hypervisor,persistent=on,no-discard,direct-io-safe,offset=1M,length=2GiB,vdev=xvdb,target=d"),
     ).toMatchObject({
       placement: "hypervisor",
-      persistent: false,
+      persistent: true,
       directIoSafe: true,
       store: { discard: false, offset: 2 ** 20, length: 2 ** 31 },
     });
