@@ -4,6 +4,8 @@
  */
 
 import { pathToFileURL } from "node:url";
+import { openStore } from "../disk/open.ts";
+import type { NbdSpec } from "../disk/spec.ts";
 import { CONSOLE_PORT, XENSTORE_PORT } from "../hypervisor/domain.ts";
 import { CONSOLE_GFN, XENSTORE_GFN } from "../memory/frame-plan.ts";
 import { Xenstored } from "../xenstore/daemon.ts";
@@ -25,6 +27,9 @@ export const STORAGE_DOMAIN = "storage";
 /** What a TypeScript domain may use up in XenStore: about 30 nodes and a few watches a device. */
 const DRIVER_QUOTAS = { nodes: 50_000, watches: 10_000, transactions: 100, memory: 64 << 20 };
 
+/** How long an NBD server may take to answer when a disk is attached. */
+const NBD_PROBE_S = 5;
+
 export interface HostOptions {
   /** One-line messages about devices and driver domains. */
   readonly log?: (line: string) => void;
@@ -35,6 +40,13 @@ export type GuestConfig = Omit<DomainConfig, "id"> & { readonly id?: number; rea
 
 /** A TypeScript domain to start. */
 export type TypescriptConfig = TypescriptDomainConfig & { readonly disks?: readonly VbdConfig[] };
+
+/** Whether the server answers and has the export, so that a user hears of it before the guest does. @throws DiskError */
+async function probeNbd(spec: NbdSpec): Promise<void> {
+  await (
+    await openStore({ ...spec, deadlineSeconds: Math.min(spec.deadlineSeconds ?? NBD_PROBE_S, NBD_PROBE_S) })
+  ).close();
+}
 
 export class Host {
   readonly xenstore = new Xenstored();
@@ -177,6 +189,7 @@ export class Host {
   }
 
   private async attachTo(guest: number, disk: VbdConfig): Promise<void> {
+    if (disk.backend === undefined && disk.store.kind === "nbd") await probeNbd(disk.store);
     if (disk.backend !== undefined) {
       this.vbds.attach(guest, this.backendGuest(disk.backend), disk);
       return;

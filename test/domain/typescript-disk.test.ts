@@ -85,17 +85,19 @@ describe.runIf(RUNS)("a unikernel's disk", () => {
 
       expect(await kernel.call("discard", { vdev, sector: 2048, sectors: 2048 })).toBe(true);
       await kernel.call("fill", { vdev, seed: 100 + i });
-      // What the host sees is what the unikernel has written, once it let go of the disk.
+      // Closed and connected again, in another form.
       expect(await kernel.call("close", { vdev })).toBe(0);
-      const holdings = lab.holdings(storage, kernel.id);
-      expect(holdings).toEqual({ rings: [], maps: [] });
+      expect(lab.holdings(storage, kernel.id)).toEqual({ rings: [], maps: [] });
       await kernel.call("connect", { vdev });
       await kernel.call("check", { vdev, seed: 100 + i });
+      expect(await kernel.call("close", { vdev })).toBe(0);
+      expect(lab.holdings(storage)).toEqual({ rings: [], maps: [] });
     },
   );
 
   it("answers what cannot be done with an error, and goes on", async () => {
     const vdev = xvd(0);
+    await kernel.call("connect", { vdev });
     const attempt = (command: object) => kernel.call("attempt", { vdev, command });
     const segments = [{ first: 0, last: 7 }];
     const sectors = DISK / SECTOR;

@@ -2,11 +2,12 @@
  * The storage domain's process is killed while a guest writes, and the guest notices nothing; the guest is killed while it
  * writes, and nothing is left of it but what it had written.
  */
-import { closeSync, openSync, readSync } from "node:fs";
+import { closeSync, openSync, readFileSync, readSync } from "node:fs";
 import { setTimeout as delay } from "node:timers/promises";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { RingRegistry } from "../../engine/domain/driver/ring-registry.ts";
 import { GrantMaps } from "../../engine/hypervisor/grant-map.ts";
+import type { Mapping } from "../../engine/memory/guest-memory.ts";
 import { EMPTY_DIRECTORY, Peers } from "../../engine/memory/peers.ts";
 import { until } from "../cli/domlab.ts";
 import { mke2fsFiles } from "./host-tools.ts";
@@ -18,8 +19,9 @@ const REGION = MIB / 2;
 /** Where the journal's head is, in sectors, and its ring of records behind it. */
 const HEAD = (6 * MIB) / 512;
 const RECORDS = 16;
-const LEAST_KILLS = 6;
-const MOST_KILLS = 30;
+const KILLS = 8;
+/** How often to look for a moment at which requests are under way. */
+const MOST_STOPS = 100;
 
 const lab = new DiskLab();
 const raw = lab.image("raw.img", 8 * MIB);
@@ -34,11 +36,10 @@ async function storagePid(): Promise<number> {
   return (await lab.host.storageDomain()).pid;
 }
 
-/** Kills the storage domain's process, at the moment when `wait` returns, and waits for its successor. */
-async function killStorage(wait: () => void = () => {}): Promise<void> {
+/** Kills the storage domain's process and waits for its successor. */
+async function killStorage(): Promise<void> {
   const storage = await lab.host.storageDomain();
   const { pid } = storage;
-  wait();
   process.kill(pid, "SIGKILL");
   await until("the storage domain's next process", () => storage.pid !== pid);
 }
@@ -52,6 +53,40 @@ function numberAt(file: number, sector: number): number {
   const bytes = Buffer.alloc(512);
   readSync(file, bytes, 0, 512, sector * 512);
   return Number.parseInt(bytes.toString("latin1"), 10) || 0;
+}
+
+/** Requests of the rings of a disk that have been taken and not been answered yet. */
+function underWay(mapping: Mapping, vdev: number): number {
+  const registry = new RingRegistry(mapping);
+  const rings = registry.list().filter((ring) => ring.vdev === vdev);
+  const counts = rings.map(({ slot }) => {
+    // As in-flight.ts lays it out: a header of 16 words, then entries that begin with their state.
+    const start = registry.inFlight(slot) / 4;
+    const [slots = 0, slotSize = 0] = mapping.words.subarray(start + 2, start + 4);
+    const states = Array.from({ length: slots }, (_, i) => mapping.words[start + 16 + i * (4 + slotSize / 4)]);
+    return states.filter((state) => state !== 0).length;
+  });
+  return counts.reduce((sum, count) => sum + count, 0);
+}
+
+/** Kills the storage domain's process while requests are under way: it is stopped until that is so. */
+async function killBusyStorage(vdev: number): Promise<void> {
+  const storage = await lab.host.storageDomain();
+  const { pid } = storage;
+  const mapping = lab.host.table.attach(storage.id);
+  if (mapping === undefined) throw new Error("the storage domain has no memory");
+  const taken = await lab.requestTaken(vdev, "wr_req");
+  for (let i = 0; i < MOST_STOPS; i++) {
+    taken();
+    process.kill(pid, "SIGSTOP");
+    await until("it to stop", () => /^State:\tT/m.test(readFileSync(`/proc/${pid}/status`, "utf8")));
+    if (underWay(mapping, vdev) > 0) break;
+    process.kill(pid, "SIGCONT");
+    await delay(10 * Math.random());
+  }
+  mapping.release();
+  process.kill(pid, "SIGKILL");
+  await until("the storage domain's next process", () => storage.pid !== pid);
 }
 
 /** What is in the storage domain's tables. */
@@ -133,13 +168,11 @@ describe("the storage domain is killed", () => {
       journal &
       large &`);
     const image = openSync(raw, "r");
-    let kills = 0;
     let heads = 0;
-    while (kills < LEAST_KILLS || (kills < MOST_KILLS && !counters(xvd(0))?.replayed)) {
-      // Every other time at the moment when a request has been taken; it is under way then, if the host is not too slow.
-      await delay(300 + Math.random() * 700);
-      await killStorage(kills % 2 === 0 ? await lab.requestTaken(xvd(0), "indirect_req") : undefined);
-      kills++;
+    for (let kills = 0; kills < KILLS; kills++) {
+      // Every other time in the middle of a request.
+      await delay(200 + Math.random() * 500);
+      await (kills % 2 === 0 ? killStorage() : killBusyStorage(xvd(0)));
       // What the head says has been written, whatever moment this is.
       const head = numberAt(image, HEAD);
       if (head === 0) continue;
@@ -155,12 +188,6 @@ describe("the storage domain is killed", () => {
     expect(heads).toBeGreaterThan(0);
     expect(numberAt(image, HEAD)).toBe(passes[2]);
     closeSync(image);
-    console.log(
-      kills,
-      passes,
-      counters(xvd(0))?.replayed,
-      lab.lines.filter((l) => !/SIGKILL/.test(l)),
-    );
     const end = counters(xvd(0));
     expect(end).toMatchObject({ errors: 0, refused: 0 });
     expect(end?.replayed).toBeGreaterThan(0);

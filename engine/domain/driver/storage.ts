@@ -2,8 +2,10 @@
  * The storage driver domain: a TypeScript domain whose kernel has block backends. The event loop watches XenStore; each
  * device is served by a blocking vCPU if its store is synchronous (files, block devices), on the event loop if not (NBD).
  */
+import { Errno } from "../../abi/errors.ts";
 import { Blkback } from "../../device/block/blkback.ts";
 import type { BlockChannel, VbdIdentity, VbdResult, VbdService, VbdSpecification } from "../../device/block/channel.ts";
+import { LEGACY_PROTOCOL } from "../../device/block/protocol.ts";
 import type { IoVcpu, Kernel, TypescriptDomain } from "../typescript/kernel.ts";
 import { DriverEnvironment } from "./driver-environment.ts";
 import { perform, type StorageRequest } from "./storage-io.ts";
@@ -15,13 +17,37 @@ const MOST_VCPUS = 16;
 /** Whoever performs a device's requests. */
 type Server = (request: StorageRequest) => Promise<unknown>;
 
+/** Where a device is served. */
+interface Place {
+  readonly server: Server;
+  /** The same for all devices that are served by one thread. */
+  readonly thread: object;
+  readonly leave: () => void;
+}
+
+/** A ring of the old message set, through which all disks of a guest are reached: they are open on its thread as well. */
+interface LegacyRing {
+  readonly frontendId: number;
+  readonly place: Place;
+  /** Devices that have been opened there for it, by key. */
+  readonly others: Map<string, VbdIdentity>;
+}
+
+/** Whether its store waits for answers on the event loop: a thread that blocks cannot serve it. */
+function needsEventLoop(device: VbdSpecification): boolean {
+  return (device.store as { kind?: unknown } | null)?.kind === "nbd";
+}
+
 class StorageService implements VbdService {
   private readonly domain: TypescriptDomain;
   private readonly environment: DriverEnvironment;
   private readonly module = new URL("./storage-io.js", import.meta.url).href;
   private readonly vcpus: { readonly vcpu: IoVcpu; devices: number }[] = [];
   private readonly eventLoop: VbdThread;
-  private readonly servers = new Map<string, { readonly server: Server; readonly leave: () => void }>();
+  private readonly servers = new Map<string, Place>();
+  /** Devices that are open, by key. */
+  private readonly opened = new Map<string, VbdSpecification>();
+  private readonly legacyRings = new Map<string, LegacyRing>();
 
   constructor(domain: TypescriptDomain, environment: DriverEnvironment) {
     this.domain = domain;
@@ -29,7 +55,7 @@ class StorageService implements VbdService {
     this.eventLoop = new VbdThread(environment);
   }
 
-  private blockingServer(): { server: Server; leave: () => void } {
+  private blockingServer(): Place {
     let entry = this.vcpus.toSorted((a, b) => a.devices - b.devices)[0];
     if (entry === undefined || (entry.devices > 0 && this.vcpus.length < MOST_VCPUS)) {
       entry = { vcpu: this.domain.startVcpu(this.module), devices: 0 };
@@ -39,6 +65,7 @@ class StorageService implements VbdService {
     chosen.devices++;
     return {
       server: (request) => chosen.vcpu.call(request),
+      thread: chosen.vcpu,
       leave: () => {
         chosen.devices--;
       },
@@ -46,13 +73,12 @@ class StorageService implements VbdService {
   }
 
   private choose(device: VbdSpecification): Server {
-    const kind = (device.store as { kind?: unknown } | null)?.kind;
-    const entry =
-      kind === "nbd"
-        ? { server: (request: StorageRequest) => perform(this.eventLoop, request), leave: () => {} }
-        : this.blockingServer();
-    this.servers.set(device.key, entry);
-    return entry.server;
+    const thread = this.eventLoop;
+    const place = needsEventLoop(device)
+      ? { server: (request: StorageRequest) => perform(thread, request), thread, leave: () => {} }
+      : this.blockingServer();
+    this.servers.set(device.key, place);
+    return place.server;
   }
 
   async open(device: VbdSpecification) {
@@ -60,23 +86,60 @@ class StorageService implements VbdService {
     const server = this.servers.get(key)?.server ?? this.choose(device);
     const request = { identity: { key, frontendId, vdev }, store, readOnly };
     const answer = (await server({ op: "open", request })) as Awaited<ReturnType<VbdService["open"]>>;
-    if (!answer.ok) this.leave(device);
+    if (answer.ok) {
+      this.opened.set(key, device);
+      for (const ring of this.legacyRings.values()) await this.openFor(ring, device);
+    } else {
+      this.leave(device);
+    }
     return answer;
   }
 
+  /** Makes a device reachable through a ring of the old message set, if both are one guest's. */
+  private async openFor(ring: LegacyRing, device: VbdSpecification): Promise<void> {
+    const { key, frontendId, vdev, store, readOnly } = device;
+    const { place, others } = ring;
+    if (frontendId !== ring.frontendId || others.has(key) || this.servers.get(key)?.thread === place.thread) return;
+    if (needsEventLoop(device) && place.thread !== this.eventLoop) return;
+    const identity = { key, frontendId, vdev };
+    others.set(key, identity);
+    await place.server({ op: "open", request: { identity, store, readOnly } });
+  }
+
   async attach(channel: BlockChannel): Promise<VbdResult<void>> {
-    const server = this.servers.get(channel.key)?.server;
-    if (server === undefined) return { ok: false, errno: 19, message: "the image is not open" };
-    return (await server({ op: "attach", channel })) as VbdResult<void>;
+    const { key, frontendId, protocol } = channel;
+    const place = this.servers.get(key);
+    if (place === undefined) return { ok: false, errno: Errno.ENODEV, message: "the image is not open" };
+    if (protocol === LEGACY_PROTOCOL.name) {
+      const ring = { frontendId, place, others: new Map<string, VbdIdentity>() };
+      this.legacyRings.set(key, ring);
+      for (const device of [...this.opened.values()]) await this.openFor(ring, device);
+    }
+    const result = (await place.server({ op: "attach", channel })) as VbdResult<void>;
+    if (!result.ok) await this.closeLegacy(key);
+    return result;
+  }
+
+  /** Closes what was opened for a ring of the old message set. */
+  private async closeLegacy(key: string): Promise<void> {
+    const ring = this.legacyRings.get(key);
+    this.legacyRings.delete(key);
+    for (const device of ring?.others.values() ?? []) await ring?.place.server({ op: "close", device });
   }
 
   async detach({ key, frontendId, vdev }: VbdIdentity): Promise<void> {
     await this.servers.get(key)?.server({ op: "detach", device: { key, frontendId, vdev } });
+    await this.closeLegacy(key);
     this.environment.discard(frontendId, vdev);
   }
 
   async close({ key, frontendId, vdev }: VbdIdentity): Promise<void> {
-    await this.servers.get(key)?.server({ op: "close", device: { key, frontendId, vdev } });
+    const device = { key, frontendId, vdev };
+    this.opened.delete(key);
+    for (const { place, others } of this.legacyRings.values()) {
+      if (others.delete(key)) await place.server({ op: "close", device });
+    }
+    await this.servers.get(key)?.server({ op: "close", device });
     this.leave({ key });
   }
 

@@ -4,7 +4,7 @@ import path from "node:path";
 import { openImage } from "../../../main/images/catalogue.ts";
 import { median, rounded } from "../statistics.ts";
 import { type Contender, qemuArguments, type RunningGuest, startDomlab, startQemu } from "./guests.ts";
-import { commandOf, type GuestRow, ROWS, secondsSaid } from "./rows.ts";
+import { commandOf, type GuestRow, preparation, ROWS, secondsSaid } from "./rows.ts";
 import { virtioModules } from "./virtio-modules.ts";
 
 interface Sample {
@@ -26,7 +26,16 @@ interface Samples {
   failure?: string;
 }
 
-async function measure(row: GuestRow, { device, shell, statistics }: Contender): Promise<Sample> {
+async function measure(row: GuestRow, contender: Contender): Promise<Sample> {
+  const commands = preparation(row, contender.device);
+  if (commands === undefined) return measureCommand(row, contender);
+  await contender.shell.run(commands.before);
+  const sample = await measureCommand(row, contender);
+  await contender.shell.run(commands.after);
+  return sample;
+}
+
+async function measureCommand(row: GuestRow, { device, shell, statistics }: Contender): Promise<Sample> {
   const before = await statistics?.();
   const start = process.hrtime.bigint();
   const printed = await shell.run(commandOf(row, device));

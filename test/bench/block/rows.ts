@@ -14,6 +14,8 @@ export interface GuestRow {
   readonly bytes: number;
   /** By the program of our own; undefined: by dd. */
   readonly load?: Omit<DiskLoad, "device">;
+  /** I/O scheduler of the guest's kernel for the disk; left out: its own choice. */
+  readonly scheduler?: string;
   /** Throughput over QEMU's, at least. */
   readonly limit?: number;
 }
@@ -34,6 +36,16 @@ export const ROWS: readonly GuestRow[] = [
     { operation: "read", order: "random", sync: false, bytes: 4 * KIB, count: 8192 },
     1,
   ),
+  {
+    ...row("rr4n", "random reads of 4 KiB, no I/O scheduler in the guest", {
+      operation: "read",
+      order: "random",
+      sync: false,
+      bytes: 4 * KIB,
+      count: 8192,
+    }),
+    scheduler: "none",
+  },
   row("sr1", "sequential reads of 1 MiB", {
     operation: "read",
     order: "sequential",
@@ -80,6 +92,16 @@ export function programOf({ key }: GuestRow, device: string): string {
 export function commandOf(row: GuestRow, device: string): string {
   if (row.load !== undefined) return programOf(row, device);
   return `dd if=/dev/${device} of=/dev/null bs=${row.bytes} count=${row.count} iflag=direct`;
+}
+
+/** What to type before a row and after it. The shell's variable keeps the kernel's choice. */
+export function preparation({ scheduler }: GuestRow, device: string): { before: string; after: string } | undefined {
+  if (scheduler === undefined) return undefined;
+  const file = `/sys/block/${device}/queue/scheduler`;
+  return {
+    before: `was=$(sed 's/.*\\[\\(.*\\)\\].*/\\1/' ${file}); echo ${scheduler} >${file}`,
+    after: `echo $was >${file}`,
+  };
 }
 
 /**

@@ -4,6 +4,7 @@ import type { BlkfrontWishes } from "../../../engine/device/block/backend-featur
 import { readBytes, writeBytes } from "../../../engine/device/block/front-bytes.ts";
 import type { BlockCommand, BlockSegment } from "../../../engine/device/block/front-request.ts";
 import { LegacyFront } from "../../../engine/device/block/legacy-front.ts";
+import { XenbusState } from "../../../engine/device/xenbus/state.ts";
 import type { Kernel, TypescriptDomain } from "../../../engine/domain/typescript/kernel.ts";
 import type { EventPort } from "../../../engine/memory/types.ts";
 import { obey } from "./agent.ts";
@@ -68,10 +69,21 @@ class Disks {
     return { geometry, negotiated: front.negotiated };
   }
 
+  /** Closes a disk, and makes it ready to be connected again. @returns pages that the backend has not let go of */
   async close({ vdev }: { vdev: number }): Promise<number> {
+    const { store } = this.domain;
     const front = this.front(vdev);
+    const directory = `device/vbd/${vdev}`;
+    const backend = await store.read(`${directory}/backend`);
     await front.close();
     this.fronts.delete(vdev);
+    // The backend lets go before it says so.
+    await new Promise<void>((resolve) => {
+      void store.watch(`${backend}/state`, async () => {
+        if ((await store.read(`${backend}/state`)) === String(XenbusState.Closed)) resolve();
+      });
+    });
+    await store.write(`${directory}/state`, String(XenbusState.Initialising));
     return front.reclaim();
   }
 
