@@ -131,7 +131,7 @@ export class VbdToolstack {
     if (entry === undefined) {
       throw new VbdError(`the guest has no disk ${name}`, "domlab block-list shows those it has");
     }
-    for (const node of vbdDetachNodes(entry.device)) this.store.write(node.path, node.value);
+    this.askToClose(entry.device);
     const closed = await this.closed(entry.device, DETACH_WAIT_MS);
     if (!closed && !force) {
       throw new VbdError(`the guest does not give up ${name}`, "unmount it in the guest, or add --force");
@@ -144,12 +144,18 @@ export class VbdToolstack {
     const entries = [...this.entries.values()].filter((entry) => entry.device.frontendId === frontendId);
     await Promise.all(
       entries.map(async (entry) => {
-        for (const node of vbdDetachNodes(entry.device)) this.store.write(node.path, node.value);
+        this.askToClose(entry.device);
         if (entry.device.placement === "driver-domain" || entry.device.backend)
           await this.closed(entry.device, DETACH_WAIT_MS);
         this.remove(entry);
       }),
     );
+  }
+
+  /** Asks the backend to let go, unless its domain has ended: then there is nobody to ask, and its nodes are not made anew. */
+  private askToClose(device: AttachedVbd): void {
+    if (this.store.read(`${vbdDirectories(device).backend}/state`) === undefined) return;
+    for (const node of vbdDetachNodes(device)) this.store.write(node.path, node.value);
   }
 
   /** Fulfilled with true when the backend has closed the device, with false when it takes too long. */

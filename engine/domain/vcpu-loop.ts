@@ -27,6 +27,7 @@ import {
   VCPU_INSTRUCTIONS,
   vcpuControl,
 } from "../memory/frame-plan.ts";
+import { HaltPoll } from "./halt-poll.ts";
 
 /**
  * Instructions per slice: a third of a millisecond at 150 MIPS. It bounds how late a timer is; events need no slice end, as the
@@ -35,9 +36,6 @@ import {
 const SLICE = 50_000;
 /** Longest sleep in one go: the bound on how long a lost wake-up could go unnoticed. */
 const LONGEST_SLEEP_NS = 1e9;
-
-/** How long a vCPU that has nothing to do looks for an event before it sleeps. */
-const SPIN_NS = 20_000;
 
 /** What a vCPU sleeps for; the deadline is domain time in ns. */
 interface Sleep {
@@ -79,6 +77,7 @@ export class VcpuLoop {
   private answered = 0;
   /** What the vCPU sleeps for. */
   private wait: Sleep | undefined;
+  private readonly poll = new HaltPoll();
   private busyNs = 0;
 
   constructor(options: LoopOptions) {
@@ -212,11 +211,13 @@ export class VcpuLoop {
   /** Looks for a moment before it sleeps: a backend's answer often comes sooner than a wake-up would take. */
   private doze(timeoutNs: number, awake: () => boolean): void {
     const { clock, delivery } = this.context.domain;
-    const until = clock() + Math.min(SPIN_NS, timeoutNs);
+    const start = clock();
+    const until = start + Math.min(this.poll.time, timeoutNs);
     do {
       if (awake()) return;
     } while (clock() < until);
     delivery.sleep(this.context.id, timeoutNs, awake);
+    this.poll.waited(clock() - start);
   }
 
   private readMsr(index: number): void {

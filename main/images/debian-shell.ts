@@ -80,6 +80,17 @@ if [ -e /lib/domlab/modules ] && [ -d "/lib/modules/$(uname -r)" ]; then
     modprobe "$module"
   done </lib/domlab/modules
 fi
+# Disks appear a moment after their driver. They need no request scheduler: the host's storage has one.
+for disk in /sys/bus/xen/devices/vbd-*; do
+  [ -e "$disk" ] || continue
+  for wait in 1 2 3 4 5 6 7 8 9 10; do
+    [ -e "$disk/block" ] && break
+    sleep 0.1
+  done
+  for queue in "$disk"/block/*/queue; do
+    [ -e "$queue/scheduler" ] && echo none >"$queue/scheduler"
+  done
+done
 [ -e /etc/hostname ] && hostname -F /etc/hostname
 ip link set lo up
 cd /root || cd /

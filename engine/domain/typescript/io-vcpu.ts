@@ -4,6 +4,7 @@
  */
 import { type MessagePort, parentPort, receiveMessageOnPort, workerData } from "node:worker_threads";
 import { DomainThread, type ThreadInput } from "../domain-thread.ts";
+import { HaltPoll } from "../halt-poll.ts";
 import type { IoKernel } from "./kernel.ts";
 
 export interface IoVcpuInput extends ThreadInput {
@@ -25,8 +26,6 @@ export type IoAnswer =
   | { readonly id: number; readonly ok: false; readonly message: string };
 
 const LONGEST_SLEEP_NS = 1e9;
-/** How long an idle vCPU looks for new events before it sleeps: less than a wake-up costs. */
-const SPIN_NS = 15_000;
 
 async function answer(port: MessagePort, handle: (request: unknown) => unknown, message: IoRequest): Promise<void> {
   let reply: IoAnswer;
@@ -39,18 +38,21 @@ async function answer(port: MessagePort, handle: (request: unknown) => unknown, 
 }
 
 /** Waits until the doorbell has rung more than `rung` times: for a moment by looking, then asleep. */
-function idle(thread: DomainThread, rung: number): void {
+function idle(thread: DomainThread, rung: number, poll: HaltPoll): void {
   const { delivery, vcpu } = thread;
-  const until = performance.now() + SPIN_NS / 1e6;
+  const start = performance.now();
+  const until = start + poll.time / 1e6;
   do {
     if (delivery.upcallPending(vcpu) || delivery.doorbell(vcpu) !== rung) return;
   } while (performance.now() < until);
   delivery.sleep(vcpu, LONGEST_SLEEP_NS, () => delivery.upcallPending(vcpu), rung);
+  poll.waited((performance.now() - start) * 1e6);
 }
 
 async function main(input: IoVcpuInput): Promise<never> {
   const thread = new DomainThread(input);
   const { default: create } = (await import(input.module)) as { default: IoKernel };
+  const poll = new HaltPoll();
   const handle = create(thread, (line) => parentPort?.postMessage({ log: line } satisfies IoMessage));
   parentPort?.postMessage({ ready: true } satisfies IoMessage);
   for (;;) {
@@ -61,7 +63,7 @@ async function main(input: IoVcpuInput): Promise<never> {
       if (received === undefined) break;
       await answer(input.requests, handle, received.message as IoRequest);
     }
-    if (!thread.dispatch()) idle(thread, rung);
+    if (!thread.dispatch()) idle(thread, rung, poll);
   }
 }
 
