@@ -3,13 +3,13 @@ import { mkdtempSync, readFileSync, rmSync, truncateSync, writeFileSync } from "
 import os from "node:os";
 import path from "node:path";
 import { pathToFileURL } from "node:url";
+import { type RegisteredRing, RingRegistry } from "../../engine/domain/driver/ring-registry.ts";
 import { compiledPath } from "../../engine/domain/entry.ts";
 import { Host, type TypescriptConfig } from "../../engine/domain/host.ts";
 import type { TypescriptHandle } from "../../engine/domain/typescript/handle.ts";
 import type { VbdConfig } from "../../engine/domain/vbd-toolstack.ts";
-import { GrantMaps, type GrantMap } from "../../engine/hypervisor/grant-map.ts";
+import { type GrantMap, GrantMaps } from "../../engine/hypervisor/grant-map.ts";
 import { Peers } from "../../engine/memory/peers.ts";
-import { type RegisteredRing, RingRegistry } from "../../engine/domain/driver/ring-registry.ts";
 import { ANSWER, type Answer, COMMANDS, type Command } from "./kernels/agent.ts";
 
 /** Domains share memory between processes where the host can do that. */

@@ -2,8 +2,8 @@
 import { readFileSync } from "node:fs";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { VDISK_READONLY } from "../../engine/device/block/protocol.ts";
-import type { ConnectArgument } from "./kernels/disk.ts";
 import { imageDisk, KernelLab, RUNS, type Unikernel, xvd } from "./kernel-lab.ts";
+import type { ConnectArgument } from "./kernels/disk.ts";
 
 const MIB = 1 << 20;
 const DISK = 4 * MIB;
@@ -123,7 +123,11 @@ describe.runIf(RUNS)("the message set of Xen 2.0", () => {
     const kernel = await lab.start("disk", { disks });
     // Another domain's disk is nobody else's business.
     await lab.start("disk", { disks: [imageDisk(lab.image("other.img", MIB))] });
-    const list = sizes.map((size, i) => ({ device: xvd(i), info: i === 1 ? VDISK_READONLY : 0, sectors: size / SECTOR }));
+    const list = sizes.map((size, i) => ({
+      device: xvd(i),
+      info: i === 1 ? VDISK_READONLY : 0,
+      sectors: size / SECTOR,
+    }));
     const answer = await kernel.call<{ list: unknown[]; again: unknown[] }>("legacy", { vdev: xvd(0) });
     expect(answer).toEqual({
       list: expect.arrayContaining(list),

@@ -132,7 +132,10 @@ describe.runIf(RUNS)("the end of a TypeScript domain", () => {
     const domain = await lab.start("workbench");
     await domain.call("counters", { peer: 0x7fe0, count: 1 });
     await domain.call("breakVcpu");
-    expect(await domain.handle.exited).toMatchObject({ reason: "crash", cause: expect.stringContaining("vCPU 1 ended") });
+    expect(await domain.handle.exited).toMatchObject({
+      reason: "crash",
+      cause: expect.stringContaining("vCPU 1 ended"),
+    });
   });
 
   it("refuses a kernel that is none", async () => {

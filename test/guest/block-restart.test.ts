@@ -19,7 +19,7 @@ const REGION = MIB / 2;
 /** Where the journal's head is, in sectors, and its ring of records behind it. */
 const HEAD = (6 * MIB) / 512;
 const RECORDS = 16;
-const KILLS = 8;
+const KILLS = 6;
 /** How often to look for a moment at which requests are under way. */
 const MOST_STOPS = 100;
 
@@ -79,7 +79,7 @@ async function killBusyStorage(vdev: number): Promise<void> {
   for (let i = 0; i < MOST_STOPS; i++) {
     taken();
     process.kill(pid, "SIGSTOP");
-    await until("it to stop", () => /^State:\tT/m.test(readFileSync(`/proc/${pid}/status`, "utf8")));
+    while (!/^State:\tT/m.test(readFileSync(`/proc/${pid}/status`, "utf8"))) await delay(1);
     if (underWay(mapping, vdev) > 0) break;
     process.kill(pid, "SIGCONT");
     await delay(10 * Math.random());
@@ -102,7 +102,8 @@ async function storageTables() {
 
 /**
  * Shell functions of the guest. pattern N: bytes that depend on the place and on N. direct and flushed fill a region each,
- * pass after pass, one request at a time or as many as fit; each pass is compared. journal writes record N, flushes, and only
+ * pass after pass, one request at a time or as many as fit; each pass is compared. large makes requests that take long enough to
+ * be stopped in the middle of. journal writes record N, flushes, and only
  * then says N in the head. All end when /tmp/stop is there, and leave their last number, or a complaint.
  */
 const FUNCTIONS = `
@@ -117,7 +118,6 @@ filler() {
   done
   echo $n >/tmp/done.$1
 }
-# Requests that take long enough to be killed in the middle of.
 large() { while [ ! -e /tmp/stop ]; do dd if=/dev/zero of=/dev/xvda bs=1M seek=7 count=1 oflag=direct 2>/dev/null; usleep 100000; done; }
 put() { printf '%s\\n' $1 | dd of=/dev/xvda bs=512 seek=$2 conv=sync,notrunc,fsync 2>/tmp/dd.j; }
 journal() {

@@ -61,7 +61,7 @@ export async function startNbdServer(
   args: readonly string[],
   where: { readonly path: string } | { readonly host: string; readonly port: number },
 ): Promise<ChildProcess> {
-  const child = spawn("nbdkit", args, { stdio: ["ignore", "ignore", "inherit"] });
+  const child = spawn("nbdkit", args, { stdio: "ignore" });
   for (let i = 0; i < 400 && child.exitCode === null; i++) {
     const probe = "path" in where ? connect(where.path) : connect(where.port, where.host);
     const greeted = await Promise.race([

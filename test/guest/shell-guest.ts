@@ -1,6 +1,6 @@
 /** Stock Linux guests that a test talks to: a shell on the console that runs one command after the other. */
 import { randomBytes } from "node:crypto";
-import { mkdtempSync, rmSync, truncateSync, writeFileSync } from "node:fs";
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, truncateSync, writeFileSync } from "node:fs";
 import os from "node:os";
 import path from "node:path";
 import { type CpioEntry, writeCpio } from "../../engine/builder/cpio.ts";
@@ -9,8 +9,9 @@ import { RingRegistry } from "../../engine/domain/driver/ring-registry.ts";
 import type { DomainHandle } from "../../engine/domain/guest.ts";
 import { type GuestConfig, Host } from "../../engine/domain/host.ts";
 import type { VbdConfig } from "../../engine/domain/vbd-toolstack.ts";
-import { openImage } from "../../main/images/catalogue.ts";
-import { writeSessionArchive } from "../../main/images/debian-shell.ts";
+import { type GuestImage, openImage } from "../../main/images/catalogue.ts";
+import { writeSessionArchive, writeShellInitramfs } from "../../main/images/debian-shell.ts";
+import { hostOutput } from "./host-tools.ts";
 
 /** First minor of xvda: vdev numbers go up in sixteens, one for each partition. */
 const XVDA = 202 << 8;
@@ -51,6 +52,36 @@ while read -r line; do
   esac
 done`;
 
+/**
+ * The image that tests boot. DOMLAB_TEST_KERNEL names the folder of another kernel instead: an unpacked package, with
+ * boot/vmlinuz-… and lib/modules, as Debian's linux-image packages have them.
+ */
+async function guestImage(): Promise<Pick<GuestImage, "kernel" | "initramfs" | "commandLine">> {
+  const image = await openImage("debian-shell");
+  const root = process.env.DOMLAB_TEST_KERNEL;
+  if (root === undefined) return image;
+  const boot = path.join(root, "boot");
+  const kernel = path.join(boot, readdirSync(boot).find((name) => name.startsWith("vmlinuz-")) ?? "vmlinuz");
+  const kernelRelease = path.basename(kernel).replace("vmlinuz-", "");
+  const places = ["usr/lib", "lib"].flatMap((lib) =>
+    ["ko", "ko.xz"].map((suffix) =>
+      path.join(root, lib, "modules", kernelRelease, `kernel/drivers/block/xen-blkfront.${suffix}`),
+    ),
+  );
+  const file = places.find((place) => existsSync(place));
+  if (file === undefined) throw new Error(`${root} has no xen-blkfront`);
+  const data = file.endsWith(".xz") ? hostOutput("xz", ["-dc", file]) : readFileSync(file);
+  const modules = [{ name: "xen_blkfront", data }];
+  return { ...image, kernel, initramfs: writeShellInitramfs({ kernelRelease, busybox: image.busybox, modules }) };
+}
+
+export interface ShellGuestOptions extends Partial<GuestConfig> {
+  /** Added to the initramfs. */
+  readonly files?: readonly CpioEntry[];
+  /** Added to the kernel's command line. */
+  readonly parameters?: string;
+}
+
 export class ShellGuest {
   readonly handle: DomainHandle;
   /** All that the console has shown. */
@@ -74,9 +105,9 @@ export class ShellGuest {
     });
   }
 
-  static async start(host: Host, options: Partial<GuestConfig> & { readonly files?: readonly CpioEntry[] }) {
-    const { files = [], ...config } = options;
-    const image = await openImage("debian-shell");
+  static async start(host: Host, options: ShellGuestOptions) {
+    const { files = [], parameters = "", ...config } = options;
+    const image = await guestImage();
     const mark = randomBytes(8).toString("hex");
     const session = writeSessionArchive({ exec: { command: loop(mark), token: mark } });
     const initrd = [image.initramfs, writeCpio(files), session ?? []];
@@ -86,7 +117,7 @@ export class ShellGuest {
       image: {
         kernel: { path: image.kernel },
         initrd: initrd.map((bytes) => ({ bytes: new Uint8Array(bytes) })),
-        commandLine: image.commandLine,
+        commandLine: `${image.commandLine} ${parameters}`,
       },
       ...config,
     });
@@ -168,7 +199,7 @@ export class DiskLab {
     return file;
   }
 
-  start(options: Parameters<typeof ShellGuest.start>[1] = {}): Promise<ShellGuest> {
+  start(options: ShellGuestOptions = {}): Promise<ShellGuest> {
     return ShellGuest.start(this.host, options);
   }
 
@@ -184,10 +215,12 @@ export class DiskLab {
     const ring = registry.list().find((each) => each.vdev === vdev);
     if (ring === undefined) throw new Error(`nothing serves ${vdev}`);
     const { values } = new BlockCounters(mapping.bytes.buffer, registry.counters(ring.slot));
+    // As bits, since only atomic loads are made anew each time.
+    const bits = new BigInt64Array(values.buffer, values.byteOffset + 8 * BlockCounter[counter], 1);
     return () => {
-      const before = values[BlockCounter[counter]];
-      const end = Date.now() + 2000;
-      while (values[BlockCounter[counter]] === before && Date.now() < end);
+      const before = Atomics.load(bits, 0);
+      const end = Date.now() + 500;
+      while (Atomics.load(bits, 0) === before && Date.now() < end);
     };
   }
 

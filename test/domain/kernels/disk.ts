@@ -1,6 +1,7 @@
 /** A unikernel with disks: connects them as it is told, and checks that they keep what is written. */
-import { Blkfront } from "../../../engine/device/block/blkfront.ts";
+
 import type { BlkfrontWishes } from "../../../engine/device/block/backend-features.ts";
+import { Blkfront } from "../../../engine/device/block/blkfront.ts";
 import { readBytes, writeBytes } from "../../../engine/device/block/front-bytes.ts";
 import type { BlockCommand, BlockSegment } from "../../../engine/device/block/front-request.ts";
 import { LegacyFront } from "../../../engine/device/block/legacy-front.ts";
@@ -126,28 +127,35 @@ class Disks {
     const { bytes } = grants.memory;
     const pages = Array.from({ length: 4 }, () => grants.allocatePage() ?? Number.NaN);
     const [a = 0, b = 0, c = 0, d = 0] = pages;
-    const segments: BlockSegment[] = [
-      { page: b, first: 7, last: 7 },
-      { page: a, first: 0, last: 2 },
-      { page: b, first: 1, last: 1 },
-    ];
+    // A backend that keeps its maps keeps those pages too: they are granted for good.
+    const refs = new Map(pages.map((page) => [page, front.negotiated?.persistent ? front.grantPage(page) : undefined]));
+    const part = (page: number, first: number, last: number): BlockSegment => {
+      const ref = refs.get(page);
+      return { page, first, last, ...(ref !== undefined && { ref }) };
+    };
+    const segments = [part(b, 7, 7), part(a, 0, 2), part(b, 1, 1)];
     for (const [i, page] of pages.entries()) bytes.set(pattern(i, PAGE), page);
     await front.write(3, segments);
     bytes.fill(0xee, c, c + PAGE);
     bytes.fill(0xee, d, d + PAGE);
-    await front.read(2, [
-      { page: d, first: 6, last: 7 },
-      { page: c, first: 2, last: 5 },
-    ]);
+    await front.read(2, [part(d, 6, 7), part(c, 2, 5)]);
     const piece = (page: number, sector: number, sectors: number) =>
       bytes.slice(page + sector * SECTOR, page + (sector + sectors) * SECTOR);
     same(piece(d, 7, 1), piece(b, 7, 1), "the first segment");
     same(piece(c, 2, 3), piece(a, 0, 3), "the second segment");
     same(piece(c, 5, 1), piece(b, 1, 1), "the third segment");
-    for (const [page, first, count] of [[c, 0, 2], [c, 6, 2], [d, 0, 6]] as const) {
+    for (const [page, first, count] of [
+      [c, 0, 2],
+      [c, 6, 2],
+      [d, 0, 6],
+    ] as const) {
       same(piece(page, first, count), new Uint8Array(count * SECTOR).fill(0xee), "what was not to be touched");
     }
-    for (const page of pages) grants.freePage(page);
+    for (const page of pages) {
+      const ref = refs.get(page);
+      if (ref === undefined) grants.freePage(page);
+      else front.pool.dispose(page, ref);
+    }
   }
 
   /** Discards a range. @returns whether all of it reads as zeros then */
