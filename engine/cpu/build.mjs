@@ -2,7 +2,7 @@
  * Builds the CPU core: instruction table → generated AssemblyScript → dist/engine/cpu/core.wasm.
  * Run as `node engine/cpu/build.mjs [--text]`; needs node_modules. Exported: {@link buildCore}.
  */
-import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
+import { copyFile, mkdir, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { dirname, join, relative } from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
 import ts from "typescript";
@@ -15,22 +15,24 @@ const generated = join(assembly, "generated");
 /** Where the core is written. */
 export const CORE_WASM = join(root, "dist", "engine", "cpu", "core.wasm");
 
+async function transpile(work, folder, file) {
+  await mkdir(join(work, folder), { recursive: true });
+  const source = await readFile(join(here, folder, file), "utf8");
+  const options = { module: ts.ModuleKind.ESNext, target: ts.ScriptTarget.ES2022, verbatimModuleSyntax: true };
+  const { outputText } = ts.transpileModule(source, { compilerOptions: options, fileName: file });
+  const linked = outputText.replace(/(from "\.[^"]*)\.ts"/g, '$1.mjs"');
+  await writeFile(join(work, folder, file.replace(/\.ts$/, ".mjs")), linked);
+}
+
+/** What the compiler of hot code reads. */
+const OPERATIONS = join(dirname(CORE_WASM), "operations.json");
+
 /** Transpiles the table and the generator (no type check: that is `npm run check`) and loads the generator. */
 async function loadGenerator(work) {
   for (const folder of ["table", "generate"]) {
-    await mkdir(join(work, folder), { recursive: true });
-    for (const file of await readdir(join(here, folder))) {
-      const source = await readFile(join(here, folder, file), "utf8");
-      const options = {
-        module: ts.ModuleKind.ESNext,
-        target: ts.ScriptTarget.ES2022,
-        verbatimModuleSyntax: true,
-      };
-      const { outputText } = ts.transpileModule(source, { compilerOptions: options, fileName: file });
-      const linked = outputText.replace(/(from "\.[^"]*)\.ts"/g, '$1.mjs"');
-      await writeFile(join(work, folder, file.replace(/\.ts$/, ".mjs")), linked);
-    }
+    for (const file of await readdir(join(here, folder))) await transpile(work, folder, file);
   }
+  await transpile(work, "assembly", "layout.ts");
   return import(pathToFileURL(join(work, "generate", "index.mjs")).href);
 }
 
@@ -90,9 +92,11 @@ export async function buildCore({ text = false } = {}) {
     "--enable",
     "bulk-memory",
     "--noExportMemory",
+    "--exportTable",
     "--disableWarning",
     "112",
   ]);
+  await copyFile(join(generated, "operations.json"), OPERATIONS);
   if (error) throw new Error(`the CPU core does not compile:\n${stderr.toString()}`);
   return stderr.toString();
 }

@@ -1,6 +1,7 @@
 import { readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import * as layout from "./assembly/layout.ts";
+import { BlockCompiler, type CompilerCore, type CompilerOptions } from "./jit/compiler.ts";
 import { type CpuState, readState, writeState } from "./state.ts";
 
 /** Why {@link Vcpu.run} returned. */
@@ -89,6 +90,8 @@ export interface VcpuOptions {
   readonly nanoseconds: () => number;
   /** What stands behind the frame that the physmap marks PHYSMAP_DEVICE; without it reads give ones. */
   readonly device?: DevicePage;
+  /** Compiles blocks that run often; without it all is interpreted. */
+  readonly compiler?: Partial<CompilerOptions>;
 }
 
 /** A page of registers in guest-physical memory: accesses of up to 4 bytes within it. */
@@ -97,7 +100,7 @@ export interface DevicePage {
   write(offset: number, size: number, value: number): void;
 }
 
-interface Core {
+interface Core extends CompilerCore {
   start(): void;
   run(budget: number): number;
   resume(): number;
@@ -129,8 +132,9 @@ class WasmVcpu implements Vcpu {
   private readonly core: Core;
   private readonly words: Uint32Array;
   private readonly wide: BigUint64Array;
+  private readonly compiler: BlockCompiler | undefined;
 
-  constructor({ memory, core, nanoseconds, device }: VcpuOptions) {
+  constructor({ memory, core, nanoseconds, device, compiler }: VcpuOptions) {
     this.memory = memory;
     this.words = new Uint32Array(memory.buffer, 0, layout.CPUID_TABLE / 4 + layout.CPUID_MAX * 8);
     this.wide = new BigUint64Array(memory.buffer, 0, layout.SCRATCH / 8);
@@ -146,9 +150,11 @@ class WasmVcpu implements Vcpu {
     const instance = new WebAssembly.Instance(core, { env: { memory }, host });
     this.core = instance.exports as unknown as Core;
     this.core.start();
+    if (compiler !== undefined) this.compiler = new BlockCompiler(memory, this.core, compiler);
   }
 
   run(budget: number): Exit {
+    this.compiler?.poll();
     let reason: number | undefined;
     try {
       reason = this.core.run(budget);

@@ -8,13 +8,23 @@
 import { decode, decodedLength, decodeEnds, fuseWithPrevious, mergeRecords } from "./decode";
 import { raise } from "./fault";
 import { currentRip, jumpTo as setRip } from "./flow";
-import { OP_COLD_JUMP, OP_CROSS, OP_HOT_FIRST, OP_JMP, OP_RESYNC, OP_STOP, OP_STOPPED } from "./generated/opcodes";
+import {
+  OP_COLD_JUMP,
+  OP_CROSS,
+  OP_HEAD,
+  OP_HOT_FIRST,
+  OP_JMP,
+  OP_RESYNC,
+  OP_STOP,
+  OP_STOPPED,
+} from "./generated/opcodes";
 import {
   CODE_EPOCH,
   CODE_FLAG,
   CODE_GENERATION,
   CODE_POOL,
   CODE_POOL_END,
+  CODE_RESETS,
   CUR,
   EFLAGS,
   ENTRY_COUNT,
@@ -24,10 +34,16 @@ import {
   FLAG_IF,
   FLAG_TF,
   GPR,
+  HOT_COUNT,
+  HOT_MOST,
+  HOT_QUEUE,
+  HOT_THRESHOLD,
   IRQ_BYTE,
   IRQ_INJECT,
   JUMP_CACHE,
+  JUMP_FUNCTION,
   JUMP_MASK,
+  JUMP_RECORD,
   JUMP_TAG,
   KICK,
   LEFT,
@@ -35,12 +51,17 @@ import {
   MODE_64,
   POOL_NEXT,
   R_COUNT,
+  R_FUNCTION,
+  R_GENERATION,
+  R_HEAT,
   R_IMM,
   R_IMM_HIGH,
   R_LENGTH,
   R_LINK,
   R_OFFSET,
   R_OP,
+  R_PAGE,
+  R_RECORDS,
   RECORD,
   RIP,
   RIP_MASK,
@@ -58,16 +79,19 @@ const PAGE: u64 = ~(<u64>0xfff);
 const BLOCK_LIMIT: u32 = 64;
 /** The longest instruction. */
 const LONGEST: u32 = 15;
-/** Room a block may need in the pool: two records an instruction and the closing jump. */
-const BLOCK_BYTES: u32 = (BLOCK_LIMIT * 2 + 4) * RECORD;
+/** Room a block may need in the pool: its head, two records an instruction and the closing jump. */
+const BLOCK_BYTES: u32 = (BLOCK_LIMIT * 2 + 5) * RECORD;
 const PROBES: u32 = 4;
 
 /** Number of times the whole pool was dropped: records from before must not be written any more. */
-let resets: u32 = 0;
+function resets(): u32 {
+  return load<u32>(CODE_RESETS);
+}
 
-/** Forgets all decoded code. */
+/** Forgets all decoded code, and with it what was compiled. */
 export function resetCode(): void {
-  resets++;
+  store<u32>(CODE_RESETS, resets() + 1);
+  store<u32>(HOT_COUNT, 0);
   store<u32>(POOL_NEXT, CODE_POOL);
   memory.fill(ENTRY_HASH, 0xff, ENTRY_COUNT * 16);
   memory.fill(CODE_FLAG, 0, 0x100000);
@@ -173,7 +197,8 @@ function window(page: u32, offset: u32): u32 {
 function decodeBlock(page: u32, offset: u32): u32 {
   if (load<u32>(POOL_NEXT) + BLOCK_BYTES > <u32>CODE_POOL_END) resetCode();
   markCode(page);
-  const start = load<u32>(POOL_NEXT);
+  const head = load<u32>(POOL_NEXT);
+  const start = head + RECORD;
   let out = start;
   let at = offset;
   let count: u32 = 0;
@@ -205,8 +230,54 @@ function decodeBlock(page: u32, offset: u32): u32 {
   }
   store<u32>(POOL_NEXT, out);
   mergeRecords(start, out);
-  remember(page + offset, start);
-  return start;
+  emitHead(head, page, offset, (out - start) / RECORD);
+  remember(page + offset, head);
+  return head;
+}
+
+/** The record before a block's first: it counts until the block is hot, and says who runs it then. */
+function emitHead(head: u32, page: u32, offset: u32, records: u32): void {
+  store<u64>(head, 0);
+  store<u64>(head, 0, 8);
+  store<u16>(head, <u16>OP_HEAD, R_OP);
+  store<u16>(head, <u16>records, R_RECORDS);
+  store<u16>(head, <u16>offset, R_OFFSET);
+  store<u32>(head, load<u32>(HOT_THRESHOLD), R_HEAT);
+  store<u32>(head, interpreted.index, R_FUNCTION);
+  store<u32>(head, page, R_PAGE);
+  store<u32>(head, load<u32>(CODE_GENERATION + ((page >> 12) << 2)), R_GENERATION);
+}
+
+/** What runs a block that is not compiled: the interpreter, to which its record is returned. */
+export function interpreted(ip: u32): u32 {
+  return ip;
+}
+
+/**
+ * A block has become hot: it waits for the compiler, which knows 64-bit code only. With a full queue it becomes hot again
+ * later.
+ */
+export function hot(ip: u32): void {
+  if (load<u32>(MODE) != MODE_64) return;
+  const count = load<u32>(HOT_COUNT);
+  if (count >= <u32>HOT_MOST) {
+    store<u32>(ip, load<u32>(HOT_THRESHOLD), R_HEAT);
+    return;
+  }
+  store<u32>(HOT_QUEUE + (count << 2), ip);
+  store<u32>(HOT_COUNT, count + 1);
+}
+
+/** Compiled code jumps to a linear address that the jump cache does not know. @returns the next record */
+export function jumpMissed(target: u64): u32 {
+  setRip(target);
+  return enter(target);
+}
+
+/** Compiled code jumps to a linear address when the budget is used up. @returns the next record */
+export function jumpStopped(target: u64): u32 {
+  setRip(target);
+  return STOPPED_RECORD;
 }
 
 function tagOf(target: u64): u64 {
@@ -219,7 +290,7 @@ export function enter(target: u64): u32 {
   const tag = tagOf(target);
   if (load<u64>(entry) == tag) {
     store<u64>(GPR + SLOT_PAGE, target & PAGE);
-    return load<u32>(entry, 8);
+    return load<u32>(entry, JUMP_RECORD);
   }
   const at = resolveFetch(target);
   if (at == 0) raise(EXC_UD);
@@ -227,7 +298,8 @@ export function enter(target: u64): u32 {
   if (record == 0) record = decodeBlock(at & ~0xfff, at & 0xfff);
   store<u64>(GPR + SLOT_PAGE, target & PAGE);
   store<u64>(entry, tag);
-  store<u32>(entry, record, 8);
+  store<u32>(entry, record, JUMP_RECORD);
+  store<u32>(entry, load<u32>(record, R_FUNCTION), JUMP_FUNCTION);
   return record;
 }
 
@@ -245,9 +317,9 @@ export function farJump(ip: u32): u32 {
   setRip(rip);
   if (load<i32>(LEFT) < 0) return STOPPED_RECORD;
   const target = linearRip();
-  const before = resets;
+  const before = resets();
   const record = enter(target);
-  if ((target & PAGE) == page && before == resets) store<u32>(ip, record, R_LINK);
+  if ((target & PAGE) == page && before == resets()) store<u32>(ip, record, R_LINK);
   return record;
 }
 
@@ -312,13 +384,13 @@ export function crossing(ip: u32): u32 {
   const offset = <u32>load<u16>(ip, R_OFFSET);
   const count = <u32>load<u16>(ip, R_COUNT);
   gather(load<u64>(GPR + SLOT_PAGE) + offset, 0x1000 - offset);
-  const before = resets;
+  const before = resets();
   if (load<u32>(POOL_NEXT) + BLOCK_BYTES > <u32>CODE_POOL_END) resetCode();
   const start = load<u32>(POOL_NEXT);
   const records = decode(SCRATCH_CODE, start, offset, count);
   const end = emitGoto(start + records * RECORD, offset + decodedLength, count);
   store<u32>(POOL_NEXT, end);
-  if (before == resets) {
+  if (before == resets()) {
     store<u32>(ip, load<u32>(CODE_EPOCH), R_IMM);
     store<u32>(ip, start, R_LINK);
   }

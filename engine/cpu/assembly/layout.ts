@@ -7,8 +7,11 @@
  */
 
 // --- register file --------------------------------------------------------------------------------------------
-/** 16 general registers of 8 bytes; a record names one by its byte offset (AH is 1, CH is 9, ...). */
-export const GPR = 0x1000;
+/**
+ * 16 general registers of 8 bytes; a record names one by its byte offset (AH is 1, CH is 9, ...). At the very start: there
+ * the machine code of compiled blocks needs one byte for their address instead of four.
+ */
+export const GPR = 0x0;
 /** Extra 8-byte slots after the 16 registers, addressed like registers (byte offsets from GPR). */
 export const SLOT_ZERO = 128; // always 0
 export const SLOT_PAGE = 136; // linear address of the code page that is running
@@ -21,112 +24,118 @@ export const SLOT_FS = 184;
 export const SLOT_GS = 192;
 
 /** u64 instruction pointer (linear offset within CS). Exact whenever CUR is 0. */
-export const RIP = 0x1100;
+export const RIP = 0x100;
 /** u32 the record that is executing, or 0: then RIP is exact. A fault takes its RIP from here. */
-export const CUR = 0x1108;
+export const CUR = 0x108;
 /** i32 instructions left before exec() must return. */
-export const LEFT = 0x110c;
+export const LEFT = 0x10c;
 /** u64 lazy flags: operand and result shifted so that their sign bit is bit 63. See flags.ts. */
-export const LAZY_A = 0x1110;
-export const LAZY_B = 0x1118;
+export const LAZY_A = 0x110;
+export const LAZY_B = 0x118;
 /** u32 lazy flags: kind in the low byte, shift count in the second. */
-export const LAZY_KIND = 0x1120;
+export const LAZY_KIND = 0x120;
 /** u32 EFLAGS; arithmetic bits are valid as far as LAZY_KIND says. Bit 1 always set. */
-export const EFLAGS = 0x1124;
+export const EFLAGS = 0x124;
 /** u32 current privilege level. */
-export const CPL = 0x1128;
+export const CPL = 0x128;
 /** u32 address of the TLB in use: TLB_KERNEL or TLB_USER. */
-export const TLB = 0x112c;
+export const TLB = 0x12c;
 /** u64 xor-ed into jump cache tags: bit 62 while CPL is 3. */
-export const JUMP_TAG = 0x1130;
+export const JUMP_TAG = 0x130;
 /** u32 execution mode: MODE_*. */
-export const MODE = 0x1138;
+export const MODE = 0x138;
 /** u32 why exec() returned: EXIT_*. */
-export const EXIT = 0x1140;
+export const EXIT = 0x140;
 /** u32 one-instruction shadow after STI or a load of SS: interrupts wait. */
-export const SHADOW = 0x1144;
+export const SHADOW = 0x144;
 /** u64 count of retired instructions. */
-export const ICOUNT = 0x1148;
+export const ICOUNT = 0x148;
 /** Exit details: meaning by exit reason (see exits.ts). */
-export const EXIT_A = 0x1150; // u32
-export const EXIT_B = 0x1154; // u32
-export const EXIT_C = 0x1158; // u64
+export const EXIT_A = 0x150; // u32
+export const EXIT_B = 0x154; // u32
+export const EXIT_C = 0x158; // u64
 /** Pending exception of a fault under way: u32 vector, u32 has error code, u32 error code; u32 depth for #DF. */
-export const EXC_VECTOR = 0x1160;
-export const EXC_HAS_ERROR = 0x1164;
-export const EXC_ERROR = 0x1168;
-export const EXC_DEPTH = 0x116c;
+export const EXC_VECTOR = 0x160;
+export const EXC_HAS_ERROR = 0x164;
+export const EXC_ERROR = 0x168;
+export const EXC_DEPTH = 0x16c;
 /** External interrupt line: u32 address of a byte that is non-zero while it is asserted (0: none), u32 vector. */
-export const IRQ_BYTE = 0x1170;
-export const IRQ_VECTOR = 0x1174;
+export const IRQ_BYTE = 0x170;
+export const IRQ_VECTOR = 0x174;
 /** u32 an injected one-shot external interrupt: vector + 1, or 0. */
-export const IRQ_INJECT = 0x1178;
+export const IRQ_INJECT = 0x178;
 /** u32 non-zero asks exec() to return soon (written from other threads). */
-export const KICK = 0x117c;
+export const KICK = 0x17c;
 /** u32 0xffffffff in 16/32-bit code (mask for RIP), u64. */
-export const RIP_MASK = 0x1180;
+export const RIP_MASK = 0x180;
 /** u32 next free byte of the code pool. */
-export const POOL_NEXT = 0x118c;
+export const POOL_NEXT = 0x18c;
 /** u32 bumped by every TLB flush and code invalidation. */
-export const CODE_EPOCH = 0x1190;
+export const CODE_EPOCH = 0x190;
 /** i32 instructions left of the whole run, and u32 the part of them given to exec(). */
-export const REMAINING = 0x1198;
-export const SLICE = 0x119c;
+export const REMAINING = 0x198;
+export const SLICE = 0x19c;
 /** u32 non-zero: the exception in EXC_VECTOR… is to be delivered before the next instruction. */
-export const EXC_PENDING = 0x11a0;
+export const EXC_PENDING = 0x1a0;
+/** u32 times a block runs before it is handed to the compiler; 0: never. */
+export const HOT_THRESHOLD = 0x1a4;
+/** u32 blocks in HOT_QUEUE. */
+export const HOT_COUNT = 0x1a8;
+/** u32 bumped when all decoded code is dropped: records and what was compiled from them are void. */
+export const CODE_RESETS = 0x1ac;
 
 // --- control registers, descriptor tables, MSRs ---------------------------------------------------------------
-export const CR0 = 0x1200; // u64 each
-export const CR2 = 0x1208;
-export const CR3 = 0x1210;
-export const CR4 = 0x1218;
-export const CR8 = 0x1220;
-export const EFER = 0x1228;
-export const DR = 0x1230; // 8 u64: DR0 … DR7
-export const GDTR_BASE = 0x1270; // u64, limit u32 behind
-export const GDTR_LIMIT = 0x1278;
-export const IDTR_BASE = 0x1280;
-export const IDTR_LIMIT = 0x1288;
+export const CR0 = 0x200; // u64 each
+export const CR2 = 0x208;
+export const CR3 = 0x210;
+export const CR4 = 0x218;
+export const CR8 = 0x220;
+export const EFER = 0x228;
+export const DR = 0x230; // 8 u64: DR0 … DR7
+export const GDTR_BASE = 0x270; // u64, limit u32 behind
+export const GDTR_LIMIT = 0x278;
+export const IDTR_BASE = 0x280;
+export const IDTR_LIMIT = 0x288;
 /**
  * Segment registers ES CS SS DS FS GS LDTR TR, 16 bytes each: u16 selector, u16 unused, u32 attributes (descriptor
  * bits 8…23 as in the high word: type 0-3, S 4, DPL 5-6, P 7, AVL 12, L 13, D 14, G 15), u32 limit in bytes, u32 unused.
  * Bases: the SLOT_* of the register file for ES…GS, SEG_BASE_LDTR and SEG_BASE_TR for the other two.
  */
-export const SEG = 0x1300;
-export const SEG_BASE_LDTR = 0x1380; // u64
-export const SEG_BASE_TR = 0x1388;
-export const MSR_STAR = 0x1400; // u64 each
-export const MSR_LSTAR = 0x1408;
-export const MSR_CSTAR = 0x1410;
-export const MSR_SFMASK = 0x1418;
-export const MSR_KERNEL_GS_BASE = 0x1420;
-export const MSR_SYSENTER_CS = 0x1428;
-export const MSR_SYSENTER_ESP = 0x1430;
-export const MSR_SYSENTER_EIP = 0x1438;
-export const MSR_TSC_AUX = 0x1440;
-export const MSR_PAT = 0x1448;
-export const MSR_TSC_OFFSET = 0x1450; // added to the host's time stamp
-export const MSR_APIC_BASE = 0x1458;
-export const MSR_MISC_ENABLE = 0x1460;
-export const MSR_MTRR_DEF_TYPE = 0x1468;
+export const SEG = 0x300;
+export const SEG_BASE_LDTR = 0x380; // u64
+export const SEG_BASE_TR = 0x388;
+export const MSR_STAR = 0x400; // u64 each
+export const MSR_LSTAR = 0x408;
+export const MSR_CSTAR = 0x410;
+export const MSR_SFMASK = 0x418;
+export const MSR_KERNEL_GS_BASE = 0x420;
+export const MSR_SYSENTER_CS = 0x428;
+export const MSR_SYSENTER_ESP = 0x430;
+export const MSR_SYSENTER_EIP = 0x438;
+export const MSR_TSC_AUX = 0x440;
+export const MSR_PAT = 0x448;
+export const MSR_TSC_OFFSET = 0x450; // added to the host's time stamp
+export const MSR_APIC_BASE = 0x458;
+export const MSR_MISC_ENABLE = 0x460;
+export const MSR_MTRR_DEF_TYPE = 0x468;
 
 // --- floating point and vectors -------------------------------------------------------------------------------
 /** 8 physical x87 registers of 16 bytes: u64 significand (shared with MM0…MM7), u16 sign and exponent. */
-export const FPR = 0x1800;
-export const FPU_CONTROL = 0x1880; // u16
-export const FPU_STATUS = 0x1882; // u16, with TOP in bits 11…13
-export const FPU_TAG = 0x1884; // u8, one bit a physical register: 1 = not empty (the FXSAVE form)
-export const FPU_OPCODE = 0x1886; // u16, 11 bits
-export const FPU_IP = 0x1888; // u64
-export const FPU_DP = 0x1890; // u64
-export const FPU_CS = 0x1898; // u16
-export const FPU_DS = 0x189a; // u16
-export const MXCSR = 0x189c; // u32
-export const XMM = 0x1900; // 16 × 16 bytes
+export const FPR = 0x800;
+export const FPU_CONTROL = 0x880; // u16
+export const FPU_STATUS = 0x882; // u16, with TOP in bits 11…13
+export const FPU_TAG = 0x884; // u8, one bit a physical register: 1 = not empty (the FXSAVE form)
+export const FPU_OPCODE = 0x886; // u16, 11 bits
+export const FPU_IP = 0x888; // u64
+export const FPU_DP = 0x890; // u64
+export const FPU_CS = 0x898; // u16
+export const FPU_DS = 0x89a; // u16
+export const MXCSR = 0x89c; // u32
+export const XMM = 0x900; // 16 × 16 bytes
 /** Bytes of an instruction at a page's end, copied for decoding. */
-export const SCRATCH_CODE = 0x1bc0;
+export const SCRATCH_CODE = 0xbc0;
 /** Scratch for 16-byte and larger transfers: 1 KiB. */
-export const SCRATCH = 0x1c00;
+export const SCRATCH = 0xc00;
 
 /** A record whose case ends the interpreter; and the place of single-stepped instructions. */
 export const STOPPED_RECORD = 0x2000;
@@ -147,10 +156,15 @@ export const TLB_W = 8;
 export const TLB_ADDEND = 16;
 export const TLB_PAGE = 20;
 export const TLB_X = 24;
-/** Jump cache entry, 16 bytes: u64 tag (linear address ^ JUMP_TAG), u32 record, u32 unused. */
+/** Jump cache entry, 16 bytes: u64 tag (linear address ^ JUMP_TAG), u32 record, u32 function that runs it. */
 export const JUMP_CACHE = 0x40000;
 export const JUMP_ENTRIES = 8192;
 export const JUMP_MASK = 0x1fff0;
+export const JUMP_RECORD = 8;
+export const JUMP_FUNCTION = 12;
+/** u32 records of blocks (their heads) that have become hot, HOT_COUNT of them. */
+export const HOT_QUEUE = 0x60000;
+export const HOT_MOST = 0x1000;
 // 0x100000 … 0x1fffff: static data of the core (asc --memoryBase, in build.mjs).
 /** u8 a page of this memory: 1 while records decoded from it exist. */
 export const CODE_FLAG = 0x200000;
@@ -196,6 +210,12 @@ export const R_REG = 29; // u8 ModRM.reg with REX.R (0…15)
 export const R_RM = 30; // u8 ModRM.rm with REX.B (0…15), or 255 when the operand is in memory
 export const R_SEG = 31; // u8 segment number of the memory operand (0 ES, 1 CS, 2 SS, 3 DS, 4 FS, 5 GS)
 export const RECORD = 32;
+// The head of a block, a record before its first instruction, has R_OP, R_OFFSET, R_COUNT (0) and:
+export const R_RECORDS = 4; // u16 records of the block behind the head
+export const R_HEAT = 8; // u32 runs until it is hot
+export const R_FUNCTION = 16; // u32 function table index: what runs the block (record) → the next record
+export const R_PAGE = 20; // u32 page of the code in this memory
+export const R_GENERATION = 24; // u32 generation of that page's code
 
 export const PREFIX_LOCK = 1;
 export const PREFIX_REPNE = 2;

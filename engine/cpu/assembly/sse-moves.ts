@@ -4,7 +4,7 @@
  */
 
 import { raiseError } from "./fault";
-import { EXC_GP, GPR, MXCSR } from "./layout";
+import { EXC_GP, GPR, MXCSR, SCRATCH } from "./layout";
 import { ld32, st32, st64, st128 } from "./mmu";
 import { ea } from "./operands";
 import {
@@ -219,7 +219,11 @@ export function sse_stmxcsr(ip: u32): void {
 }
 
 /**
- * PREFETCHh, SFENCE, LFENCE, MFENCE: nothing to do, since one virtual CPU runs on one thread and its accesses reach
- * shared memory in program order.
+ * PREFETCHh, SFENCE, LFENCE: nothing to do, since the accesses of one virtual CPU are those of one thread.
  */
 export function sse_ordering(_ip: u32): void {}
+
+/** MFENCE: whoever is at the other end of a ring sees the stores before it before we read on. Any atomic change does that. */
+export function memoryFence(_ip: u32): void {
+  atomic.add<u32>(SCRATCH, 0);
+}

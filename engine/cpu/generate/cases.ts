@@ -65,8 +65,11 @@ function branches(): Map<string, string> {
 }
 
 const INVOKE = "store<u32>(CUR, ip); call_indirect(<u32>load<u16>(ip, R_HANDLER), ip);";
+// A block's head: one more run. What runs a compiled block may have changed the privilege level.
+const HEAD = "const heat: u32 = load<u32>(ip, R_HEAT) - 1; store<u32>(ip, heat, R_HEAT); if (heat == 0) hot(ip);";
 const FALLING: ReadonlyMap<string, string> = new Map([
   ["cold", INVOKE],
+  ["head", HEAD],
   ["address", "store<u32>(CUR, ip); addressNarrow(ip);"],
   ["address_segment", `store<u64>(GPR + SLOT_TEMP, load<u64>(load<u8>(ip, R_A), GPR) + ${EFFECTIVE});`],
 ]);
@@ -76,6 +79,7 @@ const ENDING: ReadonlyMap<string, string> = new Map([
   ["stop", "stopHere(ip); return;"],
   ["resync", "ip = resync(ip); continue;"],
   ["cross", "ip = crossing(ip); continue;"],
+  ["compiled", "ip = call_indirect<u32>(load<u32>(ip, R_FUNCTION), ip); tlb = load<u32>(TLB); continue;"],
   ["jcc", "unreachable();"],
   ...branches(),
 ]);

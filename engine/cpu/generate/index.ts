@@ -10,12 +10,25 @@ import { baseCases } from "./cases.ts";
 import { BRANCHES, FUSED_CONDITIONS, fusedForms, Operations, SCHEME, SIZES, shapeOf } from "./forms.ts";
 import { COMMON_IMPORTS } from "./imports.ts";
 import { interpreterSource } from "./interpreter.ts";
+import { operationTable } from "./operation-table.ts";
 import { mergeTable, resolveSequences } from "./sequences.ts";
 import { TEMPLATES } from "./templates.ts";
 import { buildTree } from "./tree.ts";
 
 /** Case numbers below this are the fixed cases of interpreter.ts. */
-const FIXED = ["stopped", "cold", "cold_jump", "address", "address_segment", "stop", "resync", "cross", ...BRANCHES];
+const FIXED = [
+  "stopped",
+  "cold",
+  "cold_jump",
+  "address",
+  "address_segment",
+  "stop",
+  "resync",
+  "cross",
+  "head",
+  "compiled",
+  ...BRANCHES,
+];
 const JCC_SPAN = 16;
 
 /** Names of the handwritten handlers, each with the module that exports it. */
@@ -202,6 +215,10 @@ export function generate(modules: HandlerModules): GeneratedFile[] {
     { name: "opcodes.ts", text: opcodes },
     { name: "handlers.ts", text: handlersSource(generator, modules) },
     { name: "interpreter.ts", text: interpreterSource(cases, sequences) },
+    {
+      name: "operations.json",
+      text: operationTable(cases, sequences, generator.handlers, generator.operations.cold),
+    },
   ];
 }
 

@@ -26,11 +26,11 @@ export function interpreterSource(cases: readonly Case[], sequences: readonly (r
   return lines(
     "// Generated from engine/cpu/table by engine/cpu/generate. Do not edit.",
     COMMON_IMPORTS,
-    'import { SLOT_TEMP } from "../layout";',
+    'import { R_FUNCTION, R_HEAT, SLOT_TEMP } from "../layout";',
     'import { badTarget } from "../branch";',
     'import { addressNarrow } from "../operands";',
     'import { OP_RESYNC } from "./opcodes";',
-    'import { afterJump, crossing, farJump, jumpIndirect, resync, stopHere } from "../code";',
+    'import { afterJump, crossing, farJump, hot, jumpIndirect, resync, stopHere } from "../code";',
     "const PAGE: u64 = ~(<u64>0xfff);",
     "/** Runs records from `ip` until one stops; RIP is exact afterwards. */",
     "export function exec(ip: u32): void {",

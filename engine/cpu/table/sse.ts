@@ -115,7 +115,7 @@ F2 | 0F D6       | movdq2q     | Pq,Uo     | sse_movdq2q          |
    | 0F AE /2    | ldmxcsr     | Md        | sse_ldmxcsr          |
    | 0F AE /3    | stmxcsr     | Md        | sse_stmxcsr          |
    | 0F AE /5 r  | lfence      |           | sse_ordering         |
-   | 0F AE /6 r  | mfence      |           | sse_ordering         |
+   | 0F AE /6 r  | mfence      |           | memoryFence          |
    | 0F AE /7 r  | sfence      |           | sse_ordering         |
    | 0F AE /7 m  | clflush     | Mb        | sse_ordering         |
 *  | 0F 18 /0 m  | prefetchnta | Mb        | sse_ordering         |
