@@ -49,6 +49,26 @@ export function push(code: Encoder, operand: Operand): void {
   else code.i32(Number(BigInt.asIntN(32, operand.constant)));
 }
 
+/** What a pending state refers to. */
+export function operandsOf(pending: Pending): Operand[] {
+  switch (pending.kind) {
+    case "memory":
+      return [];
+    case "lazy":
+      return [pending.a, pending.b];
+    case "result":
+      return [pending.value, pending.rest];
+    case "counted":
+      return [pending.x, ...operandsOf(pending.below)];
+    case "carry":
+      return [pending.carry, ...operandsOf(pending.below)];
+  }
+}
+
+/** How many states lie below one another. */
+export const depthOf = (pending: Pending): number =>
+  pending.kind === "counted" || pending.kind === "carry" ? 1 + depthOf(pending.below) : 0;
+
 const isZero = (operand: Operand): boolean => "constant" in operand && operand.constant === 0n;
 
 /** Writes pending flags to memory. The pending state itself is the caller's business. */
