@@ -47,11 +47,13 @@ export function loadOperations(): OperationTable {
 }
 
 /**
- * V8 moves the code of unlikely branches away only with this flag; without it compiled blocks take twice the room in the
- * caches. Newer versions do so by themselves and know the flag no more.
+ * V8 moves the code of unlikely branches away only with the first flag; without it compiled blocks take twice the room in the
+ * caches. Newer versions do so by themselves and know the flag no more. The second is the work after which V8 optimizes a
+ * function, in its bytes: a block has run often before it gets here.
  */
-function enableBranchHints(): void {
+function tuneWebAssembly(): void {
   setFlagsFromString("--experimental-wasm-branch-hinting");
+  setFlagsFromString("--wasm-tiering-budget=300000");
 }
 
 export class BlockCompiler {
@@ -74,7 +76,7 @@ export class BlockCompiler {
     this.core = core;
     this.words = new Uint32Array(memory.buffer);
     this.halves = new Uint16Array(memory.buffer);
-    enableBranchHints();
+    tuneWebAssembly();
     const table = loadOperations();
     const records = new RecordReader(memory, table.names);
     const indexes = core.handlerIndexes() >>> 1;

@@ -1,10 +1,9 @@
 /**
  * Compiles one decoded block into one WebAssembly function (record) → next record.
  *
- * The function does what the interpreter does with the same records: registers are written to memory at once, so that memory
- * is right wherever a fault can leave; values that were read or written stay in locals for later reads. Flags are left
- * pending (flags.ts). Where the interpreter would go on elsewhere the function calls what runs there as its last
- * act, or returns the record when that is nothing compiled.
+ * The function does what the interpreter does with the same records. Registers that were read or written stay in locals
+ * (values.ts), flags are left pending (flags.ts); both are in memory wherever the block is left. Where the interpreter would
+ * go on elsewhere the function calls what runs there as its last act, or returns the record when that is nothing compiled.
  */
 import {
   CUR,
@@ -22,12 +21,12 @@ import {
   SLOT_TEMP,
 } from "../assembly/layout.ts";
 import { EMPTY, Encoder } from "./encoder.ts";
-import { depthOf, MEMORY, type Operand, push as pushOperand, storeFlags } from "./flags.ts";
+import { depthOf, MEMORY, type Operand, push as pushOperand } from "./flags.ts";
 import { fold, isConstant, isRegister, type Node } from "./fold.ts";
 import { type Extent, GuestMemory } from "./guest-memory.ts";
 import type { Access, Expression, OperationTable, Statement, Wasm } from "./ir.ts";
 import type { DecodedBlock, DecodedRecord, RecordReader } from "./records.ts";
-import { assigned, CHANGING, PENDING, SETTING, touchesFlags } from "./texts.ts";
+import { assigned, CHANGING, PENDING, SETTING, touchesFlags, writesRegisters } from "./texts.ts";
 import { type RegisterCache, Values } from "./values.ts";
 
 /** Functions of a module besides the blocks; all answer the next record. */
@@ -256,21 +255,26 @@ export class BlockEmitter {
       return;
     }
     const settles = touchesFlags(then) || touchesFlags(otherwise);
+    const writes = writesRegisters(then) || writesRegisters(otherwise);
     if (settles) this.values.settle();
+    if (writes) this.values.writeBack();
     this.values.push(condition);
     if (then[0]?.[0] === "fault") this.values.hints.push([code.length, false]);
     code.block("if", EMPTY);
     this.values.depth++;
     const before = this.values.cache.slice();
     const known = this.memory.state;
+    const { dirty } = this.values;
     const first = this.arm(then, settles);
     let second: RegisterCache | undefined = before;
     this.memory.state = known;
+    this.values.dirty = dirty;
     if (otherwise.length > 0) {
       code.op("else");
       this.values.cache = before.slice();
       second = this.arm(otherwise, settles);
       this.memory.state = known;
+      this.values.dirty = dirty;
     }
     code.op("end");
     this.values.depth--;
@@ -280,12 +284,14 @@ export class BlockEmitter {
 
   /** One way of a branch. @returns what is in locals at its end, undefined where it does not come back */
   private arm(list: readonly Statement[], settles: boolean): RegisterCache | undefined {
+    const { dirty } = this.values;
     this.statements(list);
     if (this.ended) {
       this.ended = false;
       return undefined;
     }
     if (settles) this.values.settle();
+    if (this.values.dirty !== dirty) this.values.writeBack();
     return this.values.cache;
   }
 
@@ -322,6 +328,8 @@ export class BlockEmitter {
       }
     }
     if (CHANGING.has(name)) this.values.settle();
+    // It reads registers, and writes one.
+    if (name === "addressNarrow") this.values.writeBack();
     for (const operand of operands) this.values.push(operand);
     this.values.callCore(name);
     if (SETTING.has(name)) this.values.pending = MEMORY;
@@ -332,7 +340,7 @@ export class BlockEmitter {
 
   /** Returns a record to whoever runs the block: the interpreter goes on there. */
   private leaveTo(record: number): void {
-    storeFlags(this.values, this.values.pending);
+    this.values.storeAll();
     this.code.i32(record);
     this.code.op("return");
     this.ended = true;
@@ -363,7 +371,7 @@ export class BlockEmitter {
   /** The direct jump that the record names. */
   private take(): void {
     const { code, frame, block, at } = this;
-    storeFlags(this.values, this.values.pending);
+    this.values.storeAll();
     const target = frame.records.target(at);
     if (target < 0 || target > 0xfff) {
       this.values.push(["op", "i64.add", ["register", "u64", SLOT_PAGE], ["i64", BigInt(target)]]);
@@ -394,7 +402,7 @@ export class BlockEmitter {
   private jump(target: Node): void {
     const { code, frame } = this;
     const linear = this.values.operand(target, "i64");
-    storeFlags(this.values, this.values.pending);
+    this.values.storeAll();
     pushOperand(code, linear);
     code.i32(frame.records.count(this.at));
     code.returnCall(frame.helpers.jump);
@@ -490,6 +498,7 @@ export class BlockEmitter {
   private callHandler(name: string, jumps: boolean): void {
     const { code, at, frame } = this;
     this.values.settle();
+    this.values.writeBack();
     code.i32(0);
     code.i32(at);
     code.store("u32", CUR);

@@ -1,5 +1,6 @@
 /** Facts about operation texts. */
 import { LAZY_A, LAZY_B, LAZY_KIND } from "../assembly/layout.ts";
+import { isRegister } from "./fold.ts";
 import type { Statement } from "./ir.ts";
 
 /** Calls that give all flags. */
@@ -41,4 +42,20 @@ export function assigned(statements: readonly Statement[], into: Set<string>): S
     else if (statement[0] === "if") assigned(statement[3], assigned(statement[2], into));
   }
   return into;
+}
+
+/** Whether a register may be written: an address that is a register's, or the one that a field of the record names. */
+export function writesRegisters(statements: readonly Statement[]): boolean {
+  return statements.some((statement) => {
+    switch (statement[0]) {
+      case "store":
+        return statement[2][0] === "field" || (statement[2][0] === "i32" && isRegister(statement[2][1] + statement[3]));
+      case "if":
+        return writesRegisters(statement[2]) || writesRegisters(statement[3]);
+      case "do":
+        return writesRegisters(statement[1]);
+      default:
+        return false;
+    }
+  });
 }

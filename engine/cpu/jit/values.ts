@@ -1,6 +1,6 @@
 /**
- * Values of a block that is being compiled: registers in locals, constants, and where they come from. Registers are written to
- * memory at once; a copy stays in a local for later reads.
+ * Values of a block that is being compiled: registers in locals, constants, and where they come from. A register that was
+ * written is in memory again wherever somebody else may look: where the block is left, and where a handler is called.
  */
 import { GPR, SLOT_GS, TLB } from "../assembly/layout.ts";
 import { EMPTY, Encoder, I32, I64 } from "./encoder.ts";
@@ -27,6 +27,8 @@ export class Values implements FlagCode {
   /** Offset in `code` of each if, and whether it is likely taken. */
   readonly hints: [number, boolean][] = [];
   cache: RegisterCache = new Int16Array(SLOTS);
+  /** Slots whose value in memory is old: the one in `cache` counts. */
+  dirty: ReadonlySet<number> = new Set();
   pending: Pending = MEMORY;
   /** WebAssembly blocks that are open. */
   depth = 0;
@@ -108,6 +110,25 @@ export class Values implements FlagCode {
     then();
     this.code.op("end");
     this.depth--;
+  }
+
+  /** Writes everything to memory for whoever goes on from here; what is known in the block stays as it is. */
+  storeAll(): void {
+    for (const n of this.dirty) {
+      this.code.i32(0);
+      this.code.get(this.cache[n] ?? 0);
+      this.code.store("u64", GPR + (n << 3));
+    }
+    storeFlags(this, this.pending);
+  }
+
+  /** Writes all registers to memory; from here on memory is right. */
+  writeBack(): void {
+    const pending = this.pending;
+    this.pending = MEMORY;
+    this.storeAll();
+    this.pending = pending;
+    this.dirty = new Set();
   }
 
   /** Writes pending flags to memory; from here on memory is right. */
@@ -262,10 +283,8 @@ export class Values implements FlagCode {
       code.set(local);
     }
     this.derive(local, origin);
-    code.i32(0);
-    code.get(local);
-    code.store("u64", GPR + (n << 3));
     this.cache[n] = local;
+    this.dirty = new Set(this.dirty).add(n);
   }
 
   /** The slot's 64 bits with a part of them replaced. */
