@@ -81,7 +81,7 @@ module.exports = {
       name: "product-code-without-dev-dependencies",
       comment: "What runs in a user's hands must be in dependencies.",
       severity: "error",
-      from: { path: "^(engine|main)/", pathNot: "^engine/cpu/build\\.mjs$|^main/bootstrap\\.mjs$" },
+      from: { path: "^(engine|main)/", pathNot: "^engine/cpu/(build\\.mjs$|generate/)|^main/bootstrap\\.mjs$" },
       to: { dependencyTypes: ["npm-dev"], dependencyTypesNot: ["type-only"], pathNot: "node_modules/@types/" },
     },
   ],

@@ -28,6 +28,9 @@ async function runCommand(raw: RawRunOptions): Promise<number> {
   }
 }
 
+/** Collects the values of an option that may be repeated. */
+const repeatable = (text: string, others: readonly string[] = []): string[] => [...others, text];
+
 function program(setStatus: (status: number) => void): Command {
   const domlab = new Command("domlab")
     .description("A lab of virtual machines built on the Xen device architecture, in user space.")
@@ -42,11 +45,14 @@ function program(setStatus: (status: number) => void): Command {
     .option("--initrd <file>", "initial RAM disk of your own; without it the image's")
     .option("--memory <MiB>", `guest memory (default: ${DEFAULT_MEMORY_MIB})`)
     .option("--cmdline <text>", "kernel command line in place of the image's")
+    .option("--disk <disk>", "give the guest a disk, for example target=disk.img,vdev=xvda (repeatable)", repeatable)
     .option(
-      "--disk <disk>",
-      "give the guest a disk, for example target=disk.img,vdev=xvda (repeatable)",
-      (text: string, others: readonly string[] = []) => [...others, text],
+      "--vif <vif>",
+      "give the guest a network interface, for example bridge=lab0,rate=10Mb/s (repeatable)",
+      repeatable,
     )
+    .option("--network <uplink>", "a switch with this uplink, for example user, and an interface on it", repeatable)
+    .option("--forward <forward>", "lead a port of the host to the guest, for example tcp:8080:80", repeatable)
     .option("--exec <command>", "run this shell command in the guest and end with its exit status")
     .option("--timeout <seconds>", "stop the guest after that long, with exit status 124")
     .option("--json", "print one JSON object about the run on standard output")
@@ -58,6 +64,10 @@ function program(setStatus: (status: number) => void): Command {
         "Disks are described as for xl: target,format,vdev,access in this order, or key=value. A target is",
         "a raw image, a block device or an NBD server (nbd://host/export, nbd+unix:///export?socket=path). access=ro|rw,",
         "offset= and length= serve a part, placement=hypervisor serves from the guest's own process.",
+        "",
+        "Interfaces are described as for xl: mac, bridge (a switch, lab0 unless said), ip, rate, mtu, devid, backend; ours are",
+        "spoofing=on, vlan=, notify=frames/microseconds. Uplinks: user (the host's network, without privileges), tap, socket,",
+        "pcap, passt, none; [switch=]kind,setting=value. lab0 has the uplink user unless said.",
         "",
         "Keys in an interactive session: Ctrl-] stops the guest and leaves. Ctrl-C stops it while it boots and is the",
         "guest's own key afterwards; pressed twice it always gives the terminal back.",

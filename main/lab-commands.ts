@@ -1,6 +1,9 @@
 /** Commands about labs that run: their guests and their disks, under xl's names. */
 import type { Command } from "commander";
+import { addCaptureCommand } from "./capture-command.ts";
 import type { ControlMethod, ControlParameters, ControlResult } from "./lab/control-api.ts";
+import type { ControlClient } from "./lab/control-client.ts";
+import { addNetworkCommands } from "./network-commands.ts";
 import { table } from "./table.ts";
 
 export interface LabCommandOptions {
@@ -16,18 +19,23 @@ interface Raw {
   readonly force?: boolean;
 }
 
+/** A connection to the lab that is meant. @throws BadInput when there is none */
+async function connect(root: string, lab: string | undefined): Promise<ControlClient> {
+  // Here and below loaded only now, so that --help and wrong options answer at once.
+  const [{ ControlClient }, { findLab }] = await Promise.all([
+    import("./lab/control-client.ts"),
+    import("./lab/find-lab.ts"),
+  ]);
+  return await ControlClient.connect((await findLab(root, lab)).control);
+}
+
 async function call<Method extends ControlMethod>(
   root: string,
   lab: string | undefined,
   method: Method,
   parameters: ControlParameters<Method>,
 ): Promise<ControlResult<Method>> {
-  // Here and below loaded only now, so that --help and wrong options answer at once.
-  const [{ ControlClient }, { findLab }] = await Promise.all([
-    import("./lab/control-client.ts"),
-    import("./lab/find-lab.ts"),
-  ]);
-  const client = await ControlClient.connect((await findLab(root, lab)).control);
+  const client = await connect(root, lab);
   try {
     return await client.call(method, parameters);
   } finally {
@@ -65,12 +73,14 @@ function showStatistics(disks: ControlResult<"blockStatistics">): string {
   return table([["", ...disks.map((disk) => disk.name)], ...rows]);
 }
 
-/** Adds `list`, `block-attach`, `block-detach`, `block-list` and `block-stat`. */
+/** Adds `list`, `block-attach`, `block-detach`, `block-list`, `block-stat`, the network commands and `capture`. */
 export function addLabCommands(program: Command, { root, print: given }: LabCommandOptions): void {
   const print = given ?? ((text: string) => void process.stdout.write(text));
   const labOption = ["--lab <name>", "the lab that is meant, if several are running"] as const;
   const jsonOption = ["--json", "print JSON"] as const;
 
+  addNetworkCommands(program, { call: (lab, ...rest) => call(root(), lab, ...rest), print });
+  addCaptureCommand(program, { connect: (lab) => connect(root(), lab) });
   program
     .command("list")
     .description("Show the labs that run: each domlab run is one.")

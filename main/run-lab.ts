@@ -2,6 +2,8 @@
 import { appendFileSync } from "node:fs";
 import type { DomainHandle } from "../engine/domain/guest.ts";
 import { type GuestConfig, Host } from "../engine/domain/host.ts";
+import { PACKET_LOG } from "../engine/domain/network-calls.ts";
+import type { ForwardConfig, SwitchWish } from "../engine/domain/network-config.ts";
 import { hostControl, type KnownGuest } from "./lab/host-control.ts";
 import { type ServedLab, serveLab } from "./lab/lab.ts";
 import { runtimeRoot } from "./lab/runtime-folder.ts";
@@ -43,11 +45,11 @@ export class RunLab {
   /** @throws BadInput for a runtime folder that cannot be used */
   static async open({ folder, say }: RunLabOptions): Promise<RunLab> {
     const log = (line: string) => {
-      say(line);
+      if (!line.startsWith(PACKET_LOG)) say(line);
       try {
         appendFileSync(folder.hypervisorLog, `${line}\n`, { mode: 0o600 });
       } catch {
-        // A full disk must not end the guest; the line was shown.
+        // A full disk must not end the guest.
       }
     };
     const host = new Host({ log });
@@ -61,6 +63,23 @@ export class RunLab {
       await host.close();
       throw error;
     }
+  }
+
+  /**
+   * Makes a switch before any guest is there.
+   * @throws an error with a remedy for an uplink that cannot be opened
+   */
+  async createSwitch(wish: SwitchWish): Promise<void> {
+    await this.host.network.createSwitch(wish);
+  }
+
+  /**
+   * Leads a port of the host to a guest.
+   * @param mac of the guest's interface, which need not be there yet
+   * @throws an error with a remedy for a port in use
+   */
+  async forward(name: string, forward: ForwardConfig, mac?: string): Promise<void> {
+    await this.host.network.addForward(name, forward, mac);
   }
 
   /** @throws as Host.startGuest */

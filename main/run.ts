@@ -4,6 +4,7 @@ import { checkMemorySize } from "../engine/builder/build.ts";
 import { checkImage } from "../engine/disk/image.ts";
 import type { DomainConfig, DomainExit } from "../engine/domain/config.ts";
 import type { DomainHandle } from "../engine/domain/guest.ts";
+import { DEFAULT_SWITCH } from "../engine/domain/network-config.ts";
 import { writeCrashReport } from "./crash-report.ts";
 import { vbdConfig } from "./disk-option.ts";
 import { ExecSession } from "./exec-session.ts";
@@ -169,6 +170,9 @@ async function runGuest(context: RunContext, image: GuestImage | undefined, begi
   const { options, folder, stopper, progress, lab } = context;
   const token = randomBytes(16).toString("hex");
   progress.show("loading the kernel");
+  for (const network of options.networks) await lab.createSwitch(network);
+  const target = options.vifs.find((vif) => vif.bridge === DEFAULT_SWITCH);
+  for (const forward of options.forwards) await lab.forward(DEFAULT_SWITCH, forward, target?.mac);
   const guest = await lab.start({
     name: folder.name,
     memoryMiB: options.memoryMiB,
@@ -176,6 +180,7 @@ async function runGuest(context: RunContext, image: GuestImage | undefined, begi
     consoleLog: folder.consoleLog,
     hypervisorLog: folder.hypervisorLog,
     disks: options.disks.map(vbdConfig),
+    vifs: options.vifs,
   });
   if (options.timeoutSeconds !== undefined) stopper.stopAfter(options.timeoutSeconds);
   const { exec, interactive } = attach(context, guest, image, token);

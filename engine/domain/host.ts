@@ -17,12 +17,20 @@ import { DRIVER_RAM_MIB } from "./driver/ring-registry.ts";
 import { readStatistics, sumStatistics, type VbdStatistics } from "./driver/statistics.ts";
 import { compiledPath } from "./entry.ts";
 import { type DomainHandle, GuestProcess } from "./guest.ts";
+import { LabNetworkError, type VifConfig, type VifWish, vifSchema } from "./network-config.ts";
+import { NetworkControl } from "./network-control.ts";
 import { type TypescriptDomainConfig, TypescriptHandle } from "./typescript/handle.ts";
 import { type VbdConfig, VbdError, VbdToolstack } from "./vbd-toolstack.ts";
+import { type AttachedVif, VifToolstack } from "./vif-toolstack.ts";
 
 const DOM0 = 0;
 /** Name of the driver domain that serves disks. */
 export const STORAGE_DOMAIN = "storage";
+/** Name of the driver domain that serves network interfaces. */
+export const NETWORK_DOMAIN = "network";
+
+/** Pages that it exchanges with frontends, MiB. */
+const EXCHANGE_MIB = 8;
 
 /** What a TypeScript domain may use up in XenStore: about 30 nodes and a few watches a device. */
 const DRIVER_QUOTAS = { nodes: 50_000, watches: 10_000, transactions: 100, memory: 64 << 20 };
@@ -36,10 +44,16 @@ export interface HostOptions {
 }
 
 /** A guest to start; the host chooses its number unless one is given. */
-export type GuestConfig = Omit<DomainConfig, "id"> & { readonly id?: number; readonly disks?: readonly VbdConfig[] };
+export type GuestConfig = Omit<DomainConfig, "id"> & { readonly id?: number } & DeviceWishes;
 
 /** A TypeScript domain to start. */
-export type TypescriptConfig = TypescriptDomainConfig & { readonly disks?: readonly VbdConfig[] };
+export type TypescriptConfig = TypescriptDomainConfig & DeviceWishes;
+
+/** What a domain has from the start. */
+interface DeviceWishes {
+  readonly disks?: readonly VbdConfig[];
+  readonly vifs?: readonly VifWish[];
+}
 
 /** Whether the server answers and has the export, so that a user hears of it before the guest does. @throws DiskError */
 async function probeNbd(spec: NbdSpec): Promise<void> {
@@ -51,17 +65,31 @@ async function probeNbd(spec: NbdSpec): Promise<void> {
 export class Host {
   readonly xenstore = new Xenstored();
   readonly vbds: VbdToolstack;
+  readonly vifs: VifToolstack;
+  /** Switches, and what is set for them and for interfaces. */
+  readonly network: NetworkControl;
   readonly table = new DomainTable();
   private readonly log: (line: string) => void;
   private readonly guests = new Map<number, GuestProcess>();
   private readonly typescript = new Map<number, TypescriptHandle>();
   private readonly ending = new Set<Promise<void>>();
   private storage: Promise<TypescriptHandle> | undefined;
+  private networking: Promise<TypescriptHandle> | undefined;
   private closed: Promise<void> | undefined;
 
   constructor(options: HostOptions = {}) {
     this.log = options.log ?? (() => {});
     this.vbds = new VbdToolstack(this.xenstore.toolstack);
+    this.vifs = new VifToolstack(this.xenstore.toolstack);
+    this.network = new NetworkControl({
+      store: this.xenstore.toolstack,
+      domain: () => this.networkDomain(),
+      interfacesOf: (bridge) => this.servedVifs(bridge),
+      switchOf: (name) => {
+        const vif = this.vifs.get(name);
+        return vif?.backend === undefined ? vif?.bridge : undefined;
+      },
+    });
     this.xenstore.toolstack.mkdir("/tool");
     this.xenstore.toolstack.write("/local/domain/0/name", "Domain-0");
     this.xenstore.toolstack.write("/local/domain/0/domid", "0");
@@ -78,6 +106,17 @@ export class Host {
     return this.storage;
   }
 
+  /** The driver domain that serves network interfaces and has the switches, started when it is first wanted. */
+  networkDomain(): Promise<TypescriptHandle> {
+    this.networking ??= this.startTypescript({
+      name: NETWORK_DOMAIN,
+      memoryMiB: DRIVER_RAM_MIB + EXCHANGE_MIB,
+      module: pathToFileURL(compiledPath(import.meta.url, "driver/network.js")).href,
+      restart: true,
+    });
+    return this.networking;
+  }
+
   /** Writes what a domain finds in XenStore at its start. */
   private introduce(facts: DomainFacts): void {
     this.xenstore.introduceDomain(facts.id);
@@ -89,7 +128,7 @@ export class Host {
    * @throws Error when the kernel cannot be loaded, or this host cannot share memory between processes; DiskError or
    *   VbdError for a disk
    */
-  async startTypescript({ disks = [], ...config }: TypescriptConfig): Promise<TypescriptHandle> {
+  async startTypescript({ disks = [], vifs = [], ...config }: TypescriptConfig): Promise<TypescriptHandle> {
     const { table, xenstore, log } = this;
     const id = table.take();
     const paths = table.create(id, config.memoryMiB);
@@ -101,6 +140,7 @@ export class Host {
     Object.assign(xenstore.domain(id).quotas, DRIVER_QUOTAS);
     try {
       for (const disk of disks) await this.attachTo(id, disk);
+      for (const vif of vifs) await this.attachVifTo(id, vifSchema.parse(vif));
       const handle = await TypescriptHandle.start({ id, config, paths, table, xenstore, log });
       this.typescript.set(id, handle);
       void handle.exited.then(() => this.cleaning(this.forget(id)));
@@ -115,8 +155,13 @@ export class Host {
     this.typescript.delete(id);
     // The backends see the domain's nodes vanish and let go of its pages.
     this.xenstore.releaseDomain(id);
-    await this.vbds.domainEnded(id);
+    await this.devicesEnded(id);
     this.table.destroy(id);
+  }
+
+  private async devicesEnded(id: number): Promise<void> {
+    const [, vifs] = await Promise.all([this.vbds.domainEnded(id), this.vifs.domainEnded(id)]);
+    await Promise.all(vifs.map((vif) => this.network.interfaceEnded(vif.name, vif.bridge)));
   }
 
   /** close() waits for it. */
@@ -130,7 +175,7 @@ export class Host {
    * @throws BuildError for a kernel, initrd, command line or memory size that cannot become a domain; DiskError or VbdError for
    *   a disk; DomainStartError when the process cannot run
    */
-  async startGuest({ disks = [], ...given }: GuestConfig): Promise<DomainHandle> {
+  async startGuest({ disks = [], vifs = [], ...given }: GuestConfig): Promise<DomainHandle> {
     const id = this.table.take(given.id);
     const shared = this.table.create(id, given.memoryMiB);
     this.introduce({
@@ -160,6 +205,7 @@ export class Host {
     this.cleaning(cleaned);
     try {
       for (const disk of disks) await this.attachTo(id, disk);
+      for (const vif of vifs) await this.attachVifTo(id, vifSchema.parse(vif));
       await guest.start({ config: { ...given, id }, ...(shared && { shared }) });
       return guest;
     } catch (error) {
@@ -173,7 +219,7 @@ export class Host {
     this.guests.delete(id);
     // The backends see the domain's nodes vanish and let go of its pages.
     this.xenstore.releaseDomain(id);
-    await this.vbds.domainEnded(id);
+    await this.devicesEnded(id);
     this.table.destroy(id);
   }
 
@@ -215,6 +261,48 @@ export class Host {
     return id;
   }
 
+  /** Interfaces that the network domain serves; those of one switch. */
+  private servedVifs(bridge: string): AttachedVif[] {
+    return this.vifs.list().filter((vif) => vif.bridge === bridge && vif.backend === undefined);
+  }
+
+  /**
+   * Gives a running guest or TypeScript domain a network interface.
+   * @throws LabNetworkError, CallError: one line with cause and remedy
+   */
+  async attachVif(guest: number, vif: VifWish): Promise<AttachedVif> {
+    if (!this.guests.has(guest) && !this.typescript.has(guest)) {
+      throw new LabNetworkError(`there is no guest ${guest}`, "domlab list shows those that run");
+    }
+    return await this.attachVifTo(guest, vifSchema.parse(vif));
+  }
+
+  private async attachVifTo(guest: number, vif: VifConfig): Promise<AttachedVif> {
+    // A guest that serves interfaces has bridges of its own.
+    if (vif.backend !== undefined) return this.vifs.attach(guest, this.backendGuest(vif.backend), vif, vif.mtu);
+    const { mtu, vlans } = await this.network.want(vif.bridge);
+    if (vif.mtu !== undefined && vif.mtu > mtu) {
+      throw new LabNetworkError(
+        `the switch ${vif.bridge} takes an mtu of ${mtu} at most`,
+        "leave mtu out, or lower it",
+      );
+    }
+    if (vif.vlan !== undefined && !vlans) {
+      throw new LabNetworkError(
+        `the switch ${vif.bridge} knows no VLANs`,
+        "leave vlan out, or make a switch with domlab network create --vlans",
+      );
+    }
+    return this.vifs.attach(guest, (await this.networkDomain()).id, vif, mtu);
+  }
+
+  /** Takes an interface away from a running guest, with what was set for it. @throws LabNetworkError */
+  async detachVif(name: string, force = false): Promise<void> {
+    const on = this.vifs.get(name)?.bridge ?? "";
+    await this.vifs.detach(name, force);
+    await this.network.interfaceEnded(name, on);
+  }
+
   private name(id: number): string | undefined {
     return this.xenstore.toolstack.read(`/local/domain/${id}/name`);
   }
@@ -248,11 +336,11 @@ export class Host {
 
   private async endAll(): Promise<void> {
     await Promise.all([...this.guests.values()].map((guest) => guest.kill()));
-    const storage = await this.storage?.catch(() => undefined);
-    const frontends = [...this.typescript.values()].filter((each) => each !== storage);
+    const drivers = await Promise.all([this.storage, this.networking].map((each) => each?.catch(() => undefined)));
+    const frontends = [...this.typescript.values()].filter((each) => !drivers.includes(each));
     await Promise.all(frontends.map((domain) => domain.kill()));
     await Promise.all(this.ending);
-    await storage?.kill();
+    await Promise.all(drivers.map((domain) => domain?.kill()));
     await Promise.all(this.ending);
     this.table.close();
   }

@@ -5,10 +5,10 @@
 import { fstatSync } from "node:fs";
 import { vbdDetachNodes, vbdDirectories, vbdNodes } from "../device/block/vbd-nodes.ts";
 import { vdevName } from "../device/block/vdev.ts";
-import { XenbusState } from "../device/xenbus/state.ts";
 import { lockImage } from "../disk/image.ts";
 import type { StoreSpec } from "../disk/spec.ts";
 import type { ToolstackStore } from "../xenstore/toolstack-store.ts";
+import { askToClose, backendClosed, removeDevice } from "./device-removal.ts";
 
 /** What a device needs of its target as long as it exists. */
 interface Claim {
@@ -34,9 +34,6 @@ function claim(spec: StoreSpec): Claim {
 
 /** What another guest serves is that guest's business. */
 const foreignClaim = (spec: StoreSpec): Claim => ({ type: "phy", spec, release() {} });
-
-/** How long a backend may take to let go of a device before the toolstack goes on without it. */
-const DETACH_WAIT_MS = 10_000;
 
 /** Where a device's backend runs: a driver domain, or the hypervisor (the guest's own process). */
 export type Placement = "driver-domain" | "hypervisor";
@@ -132,7 +129,7 @@ export class VbdToolstack {
       throw new VbdError(`the guest has no disk ${name}`, "domlab block-list shows those it has");
     }
     this.askToClose(entry.device);
-    const closed = await this.closed(entry.device, DETACH_WAIT_MS);
+    const closed = await this.closed(entry.device);
     if (!closed && !force) {
       throw new VbdError(`the guest does not give up ${name}`, "unmount it in the guest, or add --force");
     }
@@ -145,44 +142,22 @@ export class VbdToolstack {
     await Promise.all(
       entries.map(async (entry) => {
         this.askToClose(entry.device);
-        if (entry.device.placement === "driver-domain" || entry.device.backend)
-          await this.closed(entry.device, DETACH_WAIT_MS);
+        if (entry.device.placement === "driver-domain" || entry.device.backend) await this.closed(entry.device);
         this.remove(entry);
       }),
     );
   }
 
-  /** Asks the backend to let go, unless its domain has ended: then there is nobody to ask, and its nodes are not made anew. */
   private askToClose(device: AttachedVbd): void {
-    if (this.store.read(`${vbdDirectories(device).backend}/state`) === undefined) return;
-    for (const node of vbdDetachNodes(device)) this.store.write(node.path, node.value);
+    askToClose(this.store, vbdDirectories(device).backend, vbdDetachNodes(device));
   }
 
-  /** Fulfilled with true when the backend has closed the device, with false when it takes too long. */
-  private closed(device: AttachedVbd, timeoutMs: number): Promise<boolean> {
-    const path = `${vbdDirectories(device).backend}/state`;
-    return new Promise((resolve) => {
-      const finish = (result: boolean) => {
-        clearTimeout(timer);
-        stop();
-        resolve(result);
-      };
-      const timer = setTimeout(() => finish(false), timeoutMs);
-      const look = () => {
-        const state = this.store.read(path);
-        if (state === undefined || Number(state) === XenbusState.Closed) queueMicrotask(() => finish(true));
-      };
-      const stop = this.store.watch(path, look);
-      look();
-    });
+  private closed(device: AttachedVbd): Promise<boolean> {
+    return backendClosed(this.store, vbdDirectories(device).backend);
   }
 
   private remove({ device, claim }: Entry): void {
-    const { frontend, backend } = vbdDirectories(device);
-    this.store.transaction((control) => {
-      control.remove(frontend);
-      control.remove(backend);
-    });
+    removeDevice(this.store, vbdDirectories(device));
     this.entries.delete(key(device.frontendId, device.vdev));
     claim.release();
   }

@@ -94,7 +94,7 @@ export interface PortHooks {
 }
 
 export interface PortOptions {
-  /** Unique within the switch, and by LabNetwork's care within the lab. */
+  /** Unique within the switch; whoever makes ports keeps it unique within the lab. */
   readonly name: string;
   /** Where frames for the port go. */
   readonly port: FramePort;

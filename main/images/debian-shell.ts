@@ -93,6 +93,16 @@ for disk in /sys/bus/xen/devices/vbd-*; do
 done
 [ -e /etc/hostname ] && hostname -F /etc/hostname
 ip link set lo up
+# Network interfaces get their addresses while the guest goes on; so do those that are attached later.
+interfaces=0
+if [ -x /lib/domlab/interface ] && ! grep -q ' ip=off' /proc/cmdline; then
+  for vif in /sys/bus/xen/devices/vif-*; do
+    [ -e "$vif" ] || continue
+    interfaces=$((interfaces + 1))
+    ACTION=boot VIF=$vif /lib/domlab/interface &
+  done
+  uevent /lib/domlab/interface </dev/null >/dev/null 2>&1 &
+fi
 cd /root || cd /
 
 console=/dev/hvc0
@@ -101,6 +111,14 @@ console=/dev/hvc0
 if [ -e /domlab/exec ]; then
   mark=$(printf '\\036domlab:%s:' "$(cat /domlab/token)")
   rm /domlab/token
+  # A command finds the network there; without a DHCP server it waits until that is clear.
+  wait=0
+  while [ $interfaces -gt 0 ] && [ $wait -lt 80 ]; do
+    set -- /run/dhcp/*/done
+    [ -e "$1" ] && [ $# -ge $interfaces ] && break
+    wait=$((wait + 1))
+    sleep 0.1
+  done
   dmesg -n 1
   stty -F $console raw -echo
   printf '%sbegin\\n' "$mark" >$console
@@ -132,6 +150,67 @@ sync
 poweroff -f
 `;
 
+/**
+ * Starts DHCP on an interface, once: called for each that is there at the start (VIF is its device), and by uevent(8) of busybox
+ * for those that come and go.
+ */
+const INTERFACE = `#!/bin/sh
+if [ "$ACTION" = boot ]; then
+  # Its network device appears when the backend has connected.
+  for wait in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
+    [ -d "$VIF/net" ] && break
+    sleep 0.1
+  done
+  INTERFACE=$(ls "$VIF/net" 2>/dev/null)
+  SUBSYSTEM=net
+fi
+case "$SUBSYSTEM:$INTERFACE" in
+  net:eth*) ;;
+  *) exit 0 ;;
+esac
+if [ "$ACTION" = remove ]; then
+  [ -e "/run/dhcp/$INTERFACE/pid" ] && kill "$(cat "/run/dhcp/$INTERFACE/pid")"
+  rm -rf "/run/dhcp/$INTERFACE"
+  exit 0
+fi
+mkdir -p /run/dhcp
+mkdir "/run/dhcp/$INTERFACE" 2>/dev/null || exit 0
+ip link set "$INTERFACE" up
+exec udhcpc -f -S -t 3 -T 1 -A 30 -p "/run/dhcp/$INTERFACE/pid" -i "$INTERFACE" </dev/null >/dev/null 2>&1
+`;
+
+/** What udhcpc runs with each change of a lease; at the place where Debian's busybox looks for it. */
+const DHCP_SCRIPT = `#!/bin/sh
+case "$1" in
+  deconfig)
+    ip link set "$interface" up
+    [ -e "/run/dhcp/$interface/address" ] && ip addr del "$(cat "/run/dhcp/$interface/address")" dev "$interface"
+    rm -f "/run/dhcp/$interface/address"
+    ;;
+  bound | renew)
+    address="$ip/$mask"
+    mkdir -p "/run/dhcp/$interface"
+    if [ "$(cat "/run/dhcp/$interface/address" 2>/dev/null)" != "$address" ]; then
+      ip addr add "$address" dev "$interface"
+      echo "$address" >"/run/dhcp/$interface/address"
+    fi
+    [ -n "$mtu" ] && ip link set "$interface" mtu "$mtu"
+    # The first interface with a router leads to the world.
+    [ -n "$router" ] && ip route add default via "\${router%% *}" dev "$interface" 2>/dev/null
+    if [ -n "$dns" ]; then
+      {
+        [ -n "$domain" ] && echo "search $domain"
+        for server in $dns; do echo "nameserver $server"; done
+      } >/etc/resolv.conf
+    fi
+    : >"/run/dhcp/$interface/done"
+    ;;
+  leasefail)
+    : >"/run/dhcp/$interface/done"
+    ;;
+esac
+`;
+
 const PASSWD = `root:x:0:0:root:/root:/bin/sh
 nobody:x:65534:65534:nobody:/nonexistent:/bin/false
 `;
@@ -155,6 +234,7 @@ const DIRECTORIES: readonly (readonly [path: string, mode: number])[] = [
   ["root", 0o700],
   ["mnt", 0o755],
   ["etc", 0o755],
+  ["etc/udhcpc", 0o755],
   ["lib", 0o755],
   ["lib/domlab", 0o755],
   ["lib/modules", 0o755],
@@ -204,6 +284,8 @@ export function writeShellInitramfs(parts: ShellParts): Uint8Array {
     { kind: "symlink", path: "bin/sh", target: "busybox" },
     { kind: "file", path: "init", data: init(OURS), mode: 0o755 },
     ...configuration(),
+    { kind: "file", path: "lib/domlab/interface", data: INTERFACE, mode: 0o755 },
+    { kind: "file", path: "etc/udhcpc/default.script", data: DHCP_SCRIPT, mode: 0o755 },
     {
       kind: "file",
       path: "lib/domlab/modules",

@@ -3,6 +3,7 @@
  * results, checked on both ends of the socket. A new ability is a new row; servers and clients follow from it.
  */
 import { z } from "zod";
+import { networkApi } from "./network-api.ts";
 
 const domid = z.int().nonnegative();
 
@@ -59,6 +60,7 @@ export const controlApi = {
   },
   blockList: { parameters: nothing, result: z.array(disk) },
   blockStatistics: { parameters: nothing, result: z.array(statistics) },
+  ...networkApi,
 } as const;
 
 export type ControlMethod = keyof typeof controlApi;

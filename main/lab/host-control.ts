@@ -7,15 +7,17 @@ import type { Host } from "../../engine/domain/host.ts";
 import { parseDisk, vbdConfig } from "../disk-option.ts";
 import { BadInput } from "../failure.ts";
 import type { ControlFunctions, LabDisk, LabGuest } from "./control-api.ts";
+import { type NetworkHost, networkControl } from "./network-control.ts";
 
 /** A guest as its owner knows it; the host knows its disks. */
 export type KnownGuest = Omit<LabGuest, "disks">;
 
 /** What is needed of the host; a test has a smaller one. */
-export type ControlHost = Pick<Host, "attachDisk" | "detachDisk" | "vbdStatistics"> & {
-  readonly vbds: Pick<Host["vbds"], "list">;
-  readonly xenstore: { readonly toolstack: Pick<Host["xenstore"]["toolstack"], "read"> };
-};
+export type ControlHost = NetworkHost &
+  Pick<Host, "attachDisk" | "detachDisk" | "vbdStatistics"> & {
+    readonly vbds: Pick<Host["vbds"], "list">;
+    readonly xenstore: { readonly toolstack: Pick<Host["xenstore"]["toolstack"], "read"> };
+  };
 
 const nameOf = (vdev: number): string => vdevName(vdev) ?? String(vdev);
 
@@ -39,7 +41,7 @@ function listDisks(host: ControlHost): LabDisk[] {
 
 /**
  * @param lab name of the lab
- * @param guests its guests at this moment; commands about disks mean the first
+ * @param guests its guests at this moment; commands about devices mean the first
  */
 export function hostControl(lab: string, host: ControlHost, guests: () => readonly KnownGuest[]): ControlFunctions {
   const theGuest = (): number => {
@@ -70,6 +72,7 @@ export function hostControl(lab: string, host: ControlHost, guests: () => readon
       return {};
     },
     blockList: () => listDisks(host),
+    ...networkControl(host, theGuest),
     blockStatistics: () => host.vbdStatistics().map((device) => ({ ...device, name: nameOf(device.vdev) })),
   };
 }

@@ -1,12 +1,12 @@
 /** Rings of a driver domain: event channels between domains, state in RAM that outlives the process. */
 import { Errno } from "../../abi/errors.ts";
-import type { BlockRingGrants } from "../../device/block/channel.ts";
 import { grantMapper } from "../../hypervisor/grant-mapper.ts";
 import { PortKind } from "../../hypervisor/port-table.ts";
 import type { EventPort } from "../../memory/types.ts";
 import type { DomainThread } from "../domain-thread.ts";
+import type { AdoptingMapper, BoundRing, RingGrants, RingIdentity } from "./ring-environment.ts";
 import { type RegisteredRing, RingRegistry } from "./ring-registry.ts";
-import type { AdoptingMapper, BoundRing, RingEnvironment, RingIdentity } from "./vbd-thread.ts";
+import type { RingEnvironment } from "./vbd-thread.ts";
 
 export class DriverEnvironment implements RingEnvironment {
   private readonly thread: DomainThread;
@@ -23,11 +23,12 @@ export class DriverEnvironment implements RingEnvironment {
     return grantMapper(this.thread.maps, frontend);
   }
 
-  private bound(ring: Pick<RegisteredRing, "slot" | "port" | "handles">, adopted: boolean): BoundRing {
-    const { slot, port, handles } = ring;
+  private bound(ring: Omit<RegisteredRing, keyof RingIdentity | "generation">, adopted: boolean): BoundRing {
+    const { slot, port, secondPort, handles } = ring;
     const memory = this.thread.mapping;
     return {
       port,
+      ...(secondPort !== undefined && { secondPort }),
       handles,
       memory,
       inFlight: this.registry.inFlight(slot),
@@ -36,38 +37,56 @@ export class DriverEnvironment implements RingEnvironment {
     };
   }
 
-  adopt(identity: RingIdentity, mapper: AdoptingMapper, grants: BlockRingGrants): BoundRing | undefined {
+  adopt(identity: RingIdentity, mapper: AdoptingMapper, grants: RingGrants): BoundRing | undefined {
     const ring = this.registry.find(identity);
     if (ring === undefined) return undefined;
-    const channel = this.thread.events.get(ring.port);
     const stands =
       ring.generation === this.generation(identity.frontend) &&
       ring.handles.length === grants.refs.length &&
-      channel.kind === PortKind.interdomain &&
-      channel.domain === identity.frontend &&
-      channel.number === grants.eventChannel &&
+      this.leadsTo(ring.port, identity.frontend, grants.eventChannel) &&
+      this.leadsTo(ring.secondPort, identity.frontend, grants.secondEventChannel) &&
       ring.handles.every((handle) => mapper.adopt(handle));
     if (stands) return this.bound(ring, true);
     this.release(ring);
     return undefined;
   }
 
+  /** Whether a port of ours is bound to that of a frontend; both undefined: none is, and none is wanted. */
+  private leadsTo(port: number | undefined, frontend: number, remote: number | undefined): boolean {
+    if (port === undefined || remote === undefined) return port === remote;
+    const channel = this.thread.events.get(port);
+    return channel.kind === PortKind.interdomain && channel.domain === frontend && channel.number === remote;
+  }
+
   private generation(frontend: number): number {
     return this.thread.maps.grantor(frontend)?.generation ?? 0;
   }
 
-  bind(identity: RingIdentity, handles: readonly number[], eventChannel: number): BoundRing | number {
-    const port = this.thread.events.bindInterdomain(identity.frontend, eventChannel);
+  bind(
+    identity: RingIdentity,
+    handles: readonly number[],
+    eventChannel: number,
+    secondEventChannel?: number,
+  ): BoundRing | number {
+    const { events } = this.thread;
+    const { frontend } = identity;
+    const port = events.bindInterdomain(frontend, eventChannel);
     if (port < 0) return port;
-    const name = { ...identity, generation: this.generation(identity.frontend) };
-    const slot = this.registry.add(name, { port, handles });
-    if (slot !== undefined) return this.bound({ slot, port, handles }, false);
-    this.thread.events.close(port);
-    return -Errno.ENOSPC;
+    const second = secondEventChannel === undefined ? undefined : events.bindInterdomain(frontend, secondEventChannel);
+    const undo = (errno: number) => {
+      for (const bound of [port, second ?? -1]) if (bound >= 0) events.close(bound);
+      return errno;
+    };
+    if (second !== undefined && second < 0) return undo(second);
+    const name = { ...identity, generation: this.generation(frontend) };
+    const resources = { port, handles, ...(second !== undefined && { secondPort: second }) };
+    const slot = this.registry.add(name, resources);
+    return slot === undefined ? undo(-Errno.ENOSPC) : this.bound({ slot, ...resources }, false);
   }
 
   serve(bound: BoundRing, handler: () => boolean): void {
     this.thread.onEvent(bound.port, handler);
+    if (bound.secondPort !== undefined) this.thread.onEvent(bound.secondPort, handler);
   }
 
   notify(port: EventPort): void {
@@ -75,8 +94,11 @@ export class DriverEnvironment implements RingEnvironment {
   }
 
   unbind(identity: RingIdentity, bound: BoundRing): void {
-    this.thread.offEvent(bound.port);
-    this.thread.events.close(bound.port);
+    for (const port of [bound.port, bound.secondPort]) {
+      if (port === undefined) continue;
+      this.thread.offEvent(port);
+      this.thread.events.close(port);
+    }
     const ring = this.registry.find(identity);
     if (ring) this.registry.remove(ring.slot);
   }
@@ -85,6 +107,7 @@ export class DriverEnvironment implements RingEnvironment {
   private release(ring: RegisteredRing): void {
     for (const handle of ring.handles) this.thread.maps.unmap(handle);
     this.thread.events.close(ring.port);
+    if (ring.secondPort !== undefined) this.thread.events.close(ring.secondPort);
     this.registry.remove(ring.slot);
   }
 

@@ -12,9 +12,10 @@ import { planFrames } from "../../memory/frame-plan.ts";
 import { createGuestMemory, type Mapping } from "../../memory/guest-memory.ts";
 import { Peers } from "../../memory/peers.ts";
 import { DOM0, type EventPort } from "../../memory/types.ts";
+import type { AdoptingMapper, BoundRing, RingIdentity } from "./ring-environment.ts";
 import { IN_FLIGHT_BYTES } from "./ring-registry.ts";
 import { GuestRingStatistics } from "./statistics.ts";
-import type { AdoptingMapper, BoundRing, RingEnvironment, RingIdentity } from "./vbd-thread.ts";
+import type { RingEnvironment } from "./vbd-thread.ts";
 
 /** Domain 0 has no RAM here; its maptrack has to be somewhere. */
 const LEAST_RAM = 1 << 20;

@@ -8,7 +8,7 @@
 import { BLOCK_COUNTERS_SIZE } from "../../device/block/counters.ts";
 import type { Mapping } from "../../memory/guest-memory.ts";
 
-/** struct { u32 used, frontend, generation, vdev, queue, port, pages, handles[16]; } padded */
+/** struct { u32 used, frontend, generation, vdev, queue, port, pages, handles[16], second port; } padded */
 const ENTRY = 128;
 const USED = 0;
 const FRONTEND = 4;
@@ -18,6 +18,7 @@ const QUEUE = 16;
 const PORT = 20;
 const PAGES = 24;
 const HANDLES = 28;
+const SECOND_PORT = 92;
 /** Most pages of a ring: max-ring-page-order 4. */
 export const MAX_RING_PAGES = 16;
 /** Rings that a driver domain can serve at a time. */
@@ -30,8 +31,10 @@ const COUNTERS = REGION - 0x1000;
 /** Bytes for requests in flight. */
 export const IN_FLIGHT_BYTES = COUNTERS;
 
+/** Bytes of RAM that belong to this table; what lies behind is free for other uses. */
+export const REGISTRY_BYTES = REGIONS + MAX_RINGS * REGION;
 /** RAM that a driver domain needs. */
-export const DRIVER_RAM_MIB = Math.ceil((REGIONS + MAX_RINGS * REGION) / (1 << 20)) + 1;
+export const DRIVER_RAM_MIB = Math.ceil(REGISTRY_BYTES / (1 << 20)) + 1;
 
 if (BLOCK_COUNTERS_SIZE > REGION - COUNTERS) throw new RangeError("the counters of a ring do not fit");
 
@@ -47,6 +50,8 @@ export interface RingName {
 /** What belongs to it. */
 export interface RingResources {
   readonly port: number;
+  /** Of a pair of rings with an event channel each. */
+  readonly secondPort?: number;
   readonly handles: readonly number[];
 }
 
@@ -85,7 +90,7 @@ export class RingRegistry {
   }
 
   /** Enters a ring with its region zeroed. @returns its slot, or undefined when the table is full */
-  add(name: RingName, { port, handles }: RingResources): number | undefined {
+  add(name: RingName, { port, secondPort = 0, handles }: RingResources): number | undefined {
     for (let slot = 0; slot < MAX_RINGS; slot++) {
       // 2: being filled in. Taken by compare-and-exchange, as several threads serve rings.
       if (Atomics.compareExchange(this.mapping.words, this.word(slot, USED), 0, 2) !== 0) continue;
@@ -95,6 +100,7 @@ export class RingRegistry {
       this.store(slot, VDEV, name.vdev);
       this.store(slot, QUEUE, name.queue);
       this.store(slot, PORT, port);
+      this.store(slot, SECOND_PORT, secondPort);
       this.store(slot, PAGES, handles.length);
       for (const [i, handle] of handles.entries()) this.store(slot, HANDLES + i * 4, handle);
       this.store(slot, USED, 1);
@@ -115,6 +121,7 @@ export class RingRegistry {
   get(slot: number): RegisteredRing | undefined {
     if (this.load(slot, USED) !== 1) return undefined;
     const pages = Math.min(this.load(slot, PAGES), MAX_RING_PAGES);
+    const secondPort = this.load(slot, SECOND_PORT);
     return {
       slot,
       frontend: this.load(slot, FRONTEND),
@@ -122,6 +129,7 @@ export class RingRegistry {
       vdev: this.load(slot, VDEV),
       queue: this.load(slot, QUEUE),
       port: this.load(slot, PORT),
+      ...(secondPort !== 0 && { secondPort }),
       handles: Array.from({ length: pages }, (_, i) => this.load(slot, HANDLES + i * 4)),
     };
   }

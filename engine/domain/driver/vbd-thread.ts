@@ -14,38 +14,13 @@ import {
 } from "../../device/block/protocol.ts";
 import { BlockRingService, type BlockTarget, type LegacyDevices } from "../../device/block/ring-service.ts";
 import type { BlockStore } from "../../device/block/store.ts";
-import type { GrantMapper, MemoryView } from "../../device/domain-interface.ts";
 import { BackRing } from "../../device/ring/back.ts";
 import { SharedRing } from "../../device/ring/layout.ts";
 import { DiskError } from "../../disk/errors.ts";
 import { openStore } from "../../disk/open.ts";
 import { type StoreSpec, storeSpecSchema } from "../../disk/spec.ts";
 import type { EventPort } from "../../memory/types.ts";
-
-/** A frontend's pages, with the right to take over what an earlier process had mapped. */
-export interface AdoptingMapper extends GrantMapper {
-  adopt(handle: number): boolean;
-  close(): void;
-}
-
-/** One ring's place in a world of event channels and memory. */
-export interface BoundRing {
-  readonly port: number;
-  readonly handles: readonly number[];
-  /** Memory for requests in flight; `adopted`: as an earlier process left it. */
-  readonly memory: MemoryView;
-  readonly inFlight: number;
-  /** Where its counters lie. */
-  readonly counters: { readonly buffer: ArrayBufferLike; readonly address: number };
-  readonly adopted: boolean;
-}
-
-/** Which ring is bound: that of a device's queue. */
-export interface RingIdentity {
-  readonly frontend: number;
-  readonly vdev: number;
-  readonly queue: number;
-}
+import type { AdoptingMapper, BoundRing, RingIdentity } from "./ring-environment.ts";
 
 /** Where the thread runs: in a driver domain, or in the guest's own process. */
 export interface RingEnvironment {

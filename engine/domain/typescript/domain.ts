@@ -13,7 +13,7 @@ import { compiledPath } from "../entry.ts";
 import { PhysicalInterruptController } from "../physical-interrupts.ts";
 import { Doorbell } from "./doorbell.ts";
 import type { IoAnswer, IoMessage, IoRequest, IoVcpuInput } from "./io-vcpu.ts";
-import type { IoVcpu, PhysicalInterrupt, TypescriptDomain } from "./kernel.ts";
+import type { IoVcpu, KernelCalls, PhysicalInterrupt, TypescriptDomain } from "./kernel.ts";
 
 export interface TypescriptDomainOptions {
   readonly name: string;
@@ -22,6 +22,8 @@ export interface TypescriptDomainOptions {
   readonly store: XenstoreClient;
   readonly log: (line: string) => void;
   readonly stopping: AbortSignal;
+  /** Takes what the kernel offers to its host. */
+  readonly serve: (calls: KernelCalls) => void;
 }
 
 interface Waiting {
@@ -100,6 +102,7 @@ export class RunningTypescriptDomain implements TypescriptDomain {
   readonly grants: GrantSource;
   readonly thread: DomainThread;
   readonly log: (line: string) => void;
+  readonly serve: (calls: KernelCalls) => void;
   readonly stopping: AbortSignal;
   /** Rejects when a vCPU has died: the domain cannot go on then. */
   readonly failed: Promise<never>;
@@ -116,6 +119,7 @@ export class RunningTypescriptDomain implements TypescriptDomain {
     this.parameters = options.parameters;
     this.store = options.store;
     this.log = options.log;
+    this.serve = options.serve;
     this.stopping = options.stopping;
     this.input = input;
     // Made at the first use: it has a thread of its own.

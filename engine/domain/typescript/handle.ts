@@ -3,7 +3,7 @@ import type { Xenstored } from "../../xenstore/daemon.ts";
 import { DaemonRelay } from "../../xenstore/relay.ts";
 import type { DomainTable, SharedPaths } from "../domain-table.ts";
 import type { TypescriptEnd } from "./start.ts";
-import { TypescriptProcess } from "./start.ts";
+import { ProcessGone, TypescriptProcess } from "./start.ts";
 
 /**
  * So many restarts within so many milliseconds are the most: then the domain stays down. A kernel that fails by itself is
@@ -32,12 +32,26 @@ export interface TypescriptHandleOptions {
   readonly log: (line: string) => void;
 }
 
+/** What a kernel refused: one line with cause and remedy. */
+export class CallError extends Error {
+  readonly remedy: string;
+
+  /** @param message the whole line, remedy included */
+  constructor(message: string, remedy: string) {
+    super(message);
+    this.name = "CallError";
+    this.remedy = remedy;
+  }
+}
+
 export class TypescriptHandle {
   readonly id: number;
   /** Fulfilled when the domain has ended for good. Never rejects. */
   readonly exited: Promise<TypescriptEnd>;
   private readonly options: TypescriptHandleOptions;
   private process: TypescriptProcess | undefined;
+  /** Settled when the present process has been started, or has failed to. */
+  private launched: Promise<void> = Promise.resolve();
   /** When there was one, by what made it necessary. */
   private readonly restarts = { crash: [] as number[], killed: [] as number[] };
   private stopped = false;
@@ -54,7 +68,8 @@ export class TypescriptHandle {
   /** @throws Error when its kernel cannot be loaded or its process dies at once */
   static async start(options: TypescriptHandleOptions): Promise<TypescriptHandle> {
     const handle = new TypescriptHandle(options);
-    await handle.launch(false);
+    handle.launched = handle.launch(false);
+    await handle.launched;
     return handle;
   }
 
@@ -103,7 +118,23 @@ export class TypescriptHandle {
     log(`${config.name} died (${end.cause}) and is started again`);
     table.recover(id);
     // A process that dies while it starts comes here again by itself.
-    await this.launch(true).catch((error) => log(`${config.name}: ${(error as Error).message}`));
+    this.launched = this.launch(true).catch((error) => log(`${config.name}: ${(error as Error).message}`));
+    await this.launched;
+  }
+
+  /**
+   * Has the kernel perform one of its calls (TypescriptDomain.serve); while the domain is being restarted it waits.
+   * @returns what the call returns, unchecked
+   * @throws CallError for what the kernel refuses with a remedy, ProcessGone when the process dies first, Error for bugs
+   */
+  async call(method: string, argument: unknown): Promise<unknown> {
+    await this.launched;
+    const { process } = this;
+    if (process === undefined) throw new ProcessGone(`${this.options.config.name} is not running`);
+    const answer = await process.call(method, argument);
+    if (answer.ok) return answer.result;
+    if (answer.remedy === undefined) throw new Error(answer.message);
+    throw new CallError(answer.message, answer.remedy);
   }
 
   /** Asks the domain to end, and makes sure. */

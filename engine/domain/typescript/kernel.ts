@@ -36,11 +36,19 @@ export interface TypescriptDomain {
   block(timeoutNs: number): void;
   /** Starts the next vCPU: a thread that runs the compiled module (engine/domain/typescript/io-vcpu.ts) at `url`. */
   startVcpu(module: string): IoVcpu;
+  /**
+   * Performs calls that the host makes (TypescriptHandle.call): data in, data out, both structured-cloneable. Calls that came
+   * before wait for this. An error with a `remedy` is told to the user who asked; any other is a bug.
+   */
+  serve(calls: KernelCalls): void;
   /** A line for the domain's log. */
   log(line: string): void;
   /** Aborted when the host wants the domain to end. */
   readonly stopping: AbortSignal;
 }
+
+/** Functions of a kernel, by name, that the host may call. Arguments are checked by the function. */
+export type KernelCalls = Readonly<Record<string, (argument: unknown) => unknown>>;
 
 /** A physical interrupt that is bound to an event channel. */
 export interface PhysicalInterrupt {

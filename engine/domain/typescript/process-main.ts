@@ -8,9 +8,11 @@ import { relayMessage } from "../config.ts";
 import { RunningTypescriptDomain } from "./domain.ts";
 import type { Kernel } from "./kernel.ts";
 import { type TypescriptHostFunctions, type TypescriptProcessFunctions, typescriptConfig } from "./protocol.ts";
+import { ServedCalls } from "./served-calls.ts";
 
 const MIB = 1 << 20;
 const stopping = new AbortController();
+const calls = new ServedCalls();
 let started = false;
 
 /** The host decides about the end of a domain: Ctrl-C in its terminal reaches this process too, and is not meant for it. */
@@ -41,6 +43,7 @@ async function start(message: unknown): Promise<void> {
     store: new XenstoreClient(relay),
     log: (line) => void host.log.asEvent(line),
     stopping: stopping.signal,
+    serve: (offered) => calls.serve(offered),
   });
   void Promise.race([kernel(domain), domain.failed]).then(() => end(), end);
 }
@@ -48,6 +51,7 @@ async function start(message: unknown): Promise<void> {
 const functions: TypescriptProcessFunctions = {
   start,
   xenstore: (message) => relay.receive(relayMessage.parse(message)),
+  call: (method, argument) => calls.call(method, argument),
   stop: () => stopping.abort(),
 };
 

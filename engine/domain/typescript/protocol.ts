@@ -22,9 +22,18 @@ export interface TypescriptProcessFunctions {
   start(config: unknown): Promise<void>;
   /** From the XenStore daemon: a RelayMessage. */
   xenstore(message: unknown): void;
+  /** Has the kernel perform a call (kernel.ts: serve); waits until it serves. Never rejects. */
+  call(method: unknown, argument: unknown): Promise<unknown>;
   /** Asks the kernel to end. */
   stop(): void;
 }
+
+/** What comes back from a call: its result, or an error; with a remedy when it is of a user's making. */
+export const callAnswer = z.union([
+  z.object({ ok: z.literal(true), result: z.unknown() }),
+  z.object({ ok: z.literal(false), message: z.string(), remedy: z.string().optional() }),
+]);
+export type CallAnswer = z.infer<typeof callAnswer>;
 
 /** Functions of the host. */
 export interface TypescriptHostFunctions {

@@ -3,12 +3,26 @@ import type { RelayMessage } from "../../xenstore/relay.ts";
 import { DomainChild } from "../child.ts";
 import { relayMessage } from "../config.ts";
 import { compiledPath } from "../entry.ts";
-import type { TypescriptConfig, TypescriptHostFunctions, TypescriptProcessFunctions } from "./protocol.ts";
+import {
+  type CallAnswer,
+  callAnswer,
+  type TypescriptConfig,
+  type TypescriptHostFunctions,
+  type TypescriptProcessFunctions,
+} from "./protocol.ts";
 
 export interface TypescriptProcessEvents {
   /** For the XenStore daemon. */
   readonly xenstore: (message: RelayMessage) => void;
   readonly log: (line: string) => void;
+}
+
+/** A call was not answered, because its process has ended. The domain may be started again. */
+export class ProcessGone extends Error {
+  constructor(message: string) {
+    super(message);
+    this.name = "ProcessGone";
+  }
 }
 
 export class TypescriptProcess {
@@ -40,6 +54,15 @@ export class TypescriptProcess {
 
   xenstore(message: RelayMessage): void {
     if (this.child.connected) void this.child.rpc.xenstore.asEvent(message);
+  }
+
+  /** Has the kernel perform a call. @throws ProcessGone when it is gone, or dies first */
+  async call(method: string, argument: unknown): Promise<CallAnswer> {
+    if (!this.child.connected) throw new ProcessGone("the domain process is gone");
+    const died = this.child.gone.then(() => {
+      throw new ProcessGone("the domain process died meanwhile");
+    });
+    return callAnswer.parse(await Promise.race([this.child.rpc.call(method, argument), died]));
   }
 
   /** Asks the kernel to end; what remains after a while is killed with kill(). */
