@@ -1,6 +1,6 @@
-import { describe, expect, it } from "vitest";
+import { expect, it } from "vitest";
 import { CODE_FLAG, EXIT_HALT, FRAMES } from "../../engine/cpu/assembly/layout.ts";
-import { CODE, HLT, Machine } from "./privileged/machine.ts";
+import { CODE, describeModes, HLT, Machine } from "./privileged/machine.ts";
 
 const RAX = 0;
 const PAGE = 0x1000;
@@ -30,7 +30,7 @@ function call(machine: Machine): bigint {
 const flagOf = ({ cpu, ram }: Machine, at: number): number =>
   cpu === undefined ? 0 : (new Uint8Array(ram.buffer)[CODE_FLAG + ((FRAMES + at) >>> 12)] ?? 0);
 
-describe("code that somebody else writes over", () => {
+describeModes("code that somebody else writes over", () => {
   // Within a page; its immediate in the next page; its last instruction there.
   it.each([FUNCTION, FUNCTION - 1, FUNCTION - 3, FUNCTION - 5])(
     "at %d is executed anew after its pages are dropped",

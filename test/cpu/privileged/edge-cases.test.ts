@@ -1,11 +1,25 @@
-import { describe, expect, it } from "vitest";
+import { expect, it } from "vitest";
 import { EXIT_BUDGET, EXIT_HALT } from "../../../engine/cpu/assembly/layout.ts";
-import { CODE, DATA, HANDLERS, HLT, KERNEL_CODE, Machine, NOP, P, RW, US, USER_AT, USER_CODE } from "./machine.ts";
+import {
+  CODE,
+  DATA,
+  describeModes,
+  HANDLERS,
+  HLT,
+  KERNEL_CODE,
+  Machine,
+  NOP,
+  P,
+  RW,
+  US,
+  USER_AT,
+  USER_CODE,
+} from "./machine.ts";
 
 const TF = 0x100;
 const PAGE = 0x7000_0000_0000n;
 
-describe("single stepping at its edges", () => {
+describeModes("single stepping at its edges", () => {
   it("is postponed by a load of SS to the instruction after it", () => {
     const machine = new Machine();
     machine.kernel([0x8e, 0xd0, NOP, NOP]); // mov ss,ax
@@ -44,7 +58,7 @@ describe("single stepping at its edges", () => {
   });
 });
 
-describe("faults in merged instructions", () => {
+describeModes("faults in merged instructions", () => {
   /** CMP RAX, [RSI]; JE: one record in the core. */
   const code = [NOP, 0x48, 0x3b, 0x06, 0x74, 0xfe, NOP];
 
@@ -75,7 +89,7 @@ describe("faults in merged instructions", () => {
   });
 });
 
-describe("jumps", () => {
+describeModes("jumps", () => {
   it("to a missing page fault at the target, with the jump retired", () => {
     const machine = new Machine();
     machine.user([0xff, 0xd0]); // call rax
@@ -114,7 +128,7 @@ describe("jumps", () => {
   });
 });
 
-describe("locked instructions", () => {
+describeModes("locked instructions", () => {
   it("fault for writing also where they would write nothing", () => {
     const machine = new Machine();
     machine.map(PAGE, 0x200000n, P | US);

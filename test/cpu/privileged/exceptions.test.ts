@@ -1,7 +1,8 @@
-import { describe, expect, it } from "vitest";
+import { expect, it } from "vitest";
 import { EXIT_SHUTDOWN } from "../../../engine/cpu/assembly/layout.ts";
 import {
   CODE,
+  describeModes,
   HANDLERS,
   HLT,
   IDT,
@@ -27,7 +28,7 @@ const TF = 0x100;
 const RF = 0x10000;
 const MISSING = 0x7000_0000_0000n;
 
-describe("exception delivery", () => {
+describeModes("exception delivery", () => {
   it("pushes SS, RSP, RFLAGS with RF, CS, RIP and the error code on the same stack, aligned to 16 bytes", () => {
     const machine = new Machine();
     machine.kernel([NOP, ...LOAD]);
@@ -188,7 +189,7 @@ describe("exception delivery", () => {
   });
 });
 
-describe("single stepping", () => {
+describeModes("single stepping", () => {
   it("traps after each instruction while TF is set, with DR6.BS and without RF", () => {
     const machine = new Machine();
     machine.user([NOP, NOP], USER_AT, TF | 2);

@@ -1,6 +1,18 @@
-import { describe, expect, it } from "vitest";
+import { expect, it } from "vitest";
 import { EXIT_BUDGET, EXIT_HALT, FRAMES } from "../../../engine/cpu/assembly/layout.ts";
-import { CODE, DATA, HLT, KERNEL_CODE, Machine, NOP, RSP0, STACK, USER_AT, USER_CODE } from "./machine.ts";
+import {
+  CODE,
+  DATA,
+  describeModes,
+  HLT,
+  KERNEL_CODE,
+  Machine,
+  NOP,
+  RSP0,
+  STACK,
+  USER_AT,
+  USER_CODE,
+} from "./machine.ts";
 
 const VECTOR = 0xf3;
 const IF = 0x200;
@@ -16,7 +28,7 @@ function asserted(machine: Machine, level = 1): void {
   machine.ram.setUint8(LINE, level);
 }
 
-describe("external interrupts", () => {
+describeModes("external interrupts", () => {
   it("are delivered before the next instruction while IF is set, without RF and error code", () => {
     const machine = new Machine();
     machine.user([NOP]);
@@ -117,7 +129,7 @@ describe("external interrupts", () => {
   });
 });
 
-describe("HLT", () => {
+describeModes("HLT", () => {
   it("stops the CPU with RIP past it; the interrupt of STI; HLT returns there", () => {
     const machine = new Machine();
     asserted(machine);

@@ -2,9 +2,12 @@
  * A CPU with 4 MiB of RAM and a small supervisor around it, built by the host: 4-level page tables, GDT, IDT and TSS.
  * Every exception and interrupt ends in a handler that is one HLT, so a test runs code and looks at the frame.
  */
+import { afterAll, beforeAll, describe, expect } from "vitest";
 import { EXIT_HALT, FRAMES, PHYSMAP } from "../../../engine/cpu/assembly/layout.ts";
 import { type CpuState, flatProtectedState } from "../../../engine/cpu/state.ts";
 import { createVcpu, type Exit, loadCore, type Vcpu } from "../../../engine/cpu/vcpu.ts";
+import { Blocks } from "../jit/blocks.ts";
+import { Rehearsal } from "./rehearsal.ts";
 
 // Page table entry bits.
 export const P = 1n;
@@ -43,6 +46,8 @@ export const USER_STACK = 0x60000;
 const USER_END = 0x60000;
 const TABLES = 0x100000;
 const RAM = 0x400000;
+/** Instructions of a run at most. */
+const BUDGET = 10_000;
 
 export const INTERRUPT_GATE = 0xe;
 export const TRAP_GATE = 0xf;
@@ -50,6 +55,33 @@ export const TRAP_GATE = 0xf;
 const WITH_ERROR = new Set([8, 10, 11, 12, 13, 14, 17]);
 
 const core = loadCore();
+
+/**
+ * How a machine executes code: by the interpreter, or by the compiler of blocks wherever they run a second time. In the
+ * second mode run() and trap() rehearse what they do, go back and do it again: so code that a test runs once is compiled too.
+ */
+export type Mode = "interpreted" | "compiled";
+
+let mode: Mode = "interpreted";
+/** Blocks that machines of the second mode have compiled. */
+let compiledBlocks = 0;
+
+/** A group of tests that is there once for each mode: machines made in it take that mode. */
+export function describeModes(name: string, define: () => void): void {
+  describe.each<Mode>(["interpreted", "compiled"])(`${name}, %s`, (which) => {
+    const before = compiledBlocks;
+    mode = which;
+    beforeAll(() => {
+      mode = which;
+    });
+    afterAll(() => {
+      if (which === "compiled") expect(compiledBlocks).toBeGreaterThan(before);
+      mode = "interpreted";
+    });
+    define();
+    mode = "interpreted";
+  });
+}
 
 /** A frame that delivery left on the handler's stack, with where the handler stands. */
 export interface Frame {
@@ -74,16 +106,23 @@ export class Machine {
   readonly cpu: Vcpu;
   /** Guest-physical memory. */
   readonly ram: DataView;
+  readonly blocks: Blocks;
   private nextTable = TABLES + 0x1000;
+  private readonly rehearsal: Rehearsal | undefined;
 
-  constructor() {
+  /** @param how taken from the group of tests unless given */
+  constructor(how: Mode = mode) {
     const pages = (FRAMES + RAM) / 65536;
     const memory = new WebAssembly.Memory({ initial: pages, maximum: pages, shared: true });
     new Uint32Array(memory.buffer, PHYSMAP, RAM / 4096).forEach((_, n, map) => {
       map[n] = FRAMES + n * 4096;
     });
     this.ram = new DataView(memory.buffer, FRAMES, RAM);
-    this.cpu = createVcpu({ memory, core, nanoseconds: () => 0 });
+    const compiles = how === "compiled";
+    const compiler = { threshold: 1, batch: 1 };
+    this.cpu = createVcpu({ memory, core, nanoseconds: () => 0, ...(compiles && { compiler }) });
+    this.blocks = new Blocks(memory);
+    this.rehearsal = compiles ? new Rehearsal(this.cpu) : undefined;
     this.descriptors();
     for (let vector = 0; vector < 256; vector++) {
       this.gate(vector);
@@ -202,9 +241,16 @@ export class Machine {
     for (let n = 0; n < count; n++) this.cpu.run(1);
   }
 
-  /** Runs until an exit that is not the end of the budget. */
-  run(): Exit {
-    return this.cpu.run(10_000);
+  /** Runs until an exit, which is seldom the end of the budget. */
+  run(budget = BUDGET): Exit {
+    const { rehearsal, cpu } = this;
+    if (rehearsal === undefined) return cpu.run(budget);
+    rehearsal.begin();
+    cpu.run(budget);
+    rehearsal.end();
+    const exit = cpu.run(budget);
+    compiledBlocks += this.blocks.compiled().length;
+    return exit;
   }
 
   /** Runs into a handler's HLT and gives the frame it finds. @throws Error if something else stops the CPU. */

@@ -1,10 +1,11 @@
-import { describe, expect, it } from "vitest";
+import { expect, it } from "vitest";
 import { EXIT_SHUTDOWN } from "../../../engine/cpu/assembly/layout.ts";
 import { flatProtectedState } from "../../../engine/cpu/state.ts";
 import {
   CALL_GATE,
   CODE,
   DATA,
+  describeModes,
   GDT,
   HLT,
   KERNEL_CODE,
@@ -27,7 +28,7 @@ function word(value: number): number[] {
   return [0, 8, 16, 24].map((shift) => (value >>> shift) & 0xff);
 }
 
-describe("entry into long mode", () => {
+describeModes("entry into long mode", () => {
   /** In flat 32-bit code without paging, GDT and the 4-level tables in place, as a boot loader leaves a kernel. */
   function protectedMachine(): { machine: Machine; cr3: number } {
     const machine = new Machine();
@@ -101,7 +102,7 @@ describe("entry into long mode", () => {
   });
 });
 
-describe("far transfers", () => {
+describeModes("far transfers", () => {
   it("go from 64-bit to compatibility code of the same level with RETFQ, and back with a far jump", () => {
     const machine = new Machine();
     // push 40; push target; retfq
@@ -134,7 +135,7 @@ describe("far transfers", () => {
   });
 });
 
-describe("call gates", () => {
+describeModes("call gates", () => {
   const POINTER = USER_AT + 0x1000;
   const CALL_FAR = [0xff, 0x1e]; // call far [rsi]
   const INT80 = [0xcd, 0x80];

@@ -1,5 +1,5 @@
-import { describe, expect, it } from "vitest";
-import { A, CODE, D, DATA, HLT, LOAD, Machine, NX, P, RW, STORE, US, USER_AT } from "./machine.ts";
+import { expect, it } from "vitest";
+import { A, CODE, D, DATA, describeModes, HLT, LOAD, Machine, NX, P, RW, STORE, US, USER_AT } from "./machine.ts";
 
 const PAGE = 0x7000_0000_0000n;
 const RAX = 0;
@@ -25,7 +25,7 @@ function clearWriteProtect(machine: Machine): void {
   });
 }
 
-describe("4-level paging", () => {
+describeModes("4-level paging", () => {
   it("translates 4 KiB, 2 MiB and 1 GiB pages", () => {
     const machine = new Machine();
     machine.write64(0x2ff008, 0x1122334455667788n);

@@ -1,6 +1,6 @@
-import { describe, expect, it } from "vitest";
+import { expect, it } from "vitest";
 import { EXIT_BUDGET, EXIT_HALT } from "../../../engine/cpu/assembly/layout.ts";
-import { CODE, DATA, HLT, LOAD, Machine, NOP, P, RW, STACK, STORE, USER_AT } from "./machine.ts";
+import { CODE, DATA, describeModes, HLT, LOAD, Machine, NOP, P, RW, STACK, STORE, USER_AT } from "./machine.ts";
 
 const PAGE = 0x7000_0000_0000n;
 const FRAME = 0x200000;
@@ -41,7 +41,7 @@ function resumed(machine: Machine, linear: bigint, frame: number): void {
   expect(machine.run()).toEqual({ reason: EXIT_HALT });
 }
 
-describe("repeated string instructions that fault in the middle", () => {
+describeModes("repeated string instructions that fault in the middle", () => {
   it("leave what remains in RCX, RSI and RDI when the destination's next page is missing, and finish when restarted", () => {
     const machine = faulted(REP_MOVSQ, { [RCX]: 0x300n, [RSI]: BigInt(DATA), [RDI]: PAGE + 0x800n });
     expect(indexes(machine)).toEqual([0x200n, BigInt(DATA + 0x800), PAGE + 0x1000n]);
@@ -91,7 +91,7 @@ describe("repeated string instructions that fault in the middle", () => {
   });
 });
 
-describe("other instructions that fault in the middle", () => {
+describeModes("other instructions that fault in the middle", () => {
   it("leave RSP of a PUSH, a CALL and a POP to memory as it was", () => {
     for (const code of [[0x50], [0xe8, 0, 0, 0, 0], [0x8f, 0x07], [0xff, 0x37]]) {
       const machine = new Machine();
@@ -113,7 +113,7 @@ describe("other instructions that fault in the middle", () => {
   });
 });
 
-describe("instruction counts", () => {
+describeModes("instruction counts", () => {
   it("count what retired: not the instruction that faults, in the middle of a block", () => {
     const machine = new Machine();
     machine.kernel([NOP, NOP, NOP, ...LOAD, NOP, NOP]);

@@ -1,5 +1,5 @@
-import { describe, expect, it } from "vitest";
-import { CODE, HLT, Machine, NOP, P, RW } from "./machine.ts";
+import { expect, it } from "vitest";
+import { CODE, describeModes, HLT, Machine, NOP, P, RW } from "./machine.ts";
 
 const RAX = 0;
 const RBX = 3;
@@ -31,7 +31,7 @@ function patchedLoop(between: readonly number[], alias = 0n, at = CODE): bigint 
 
 const nops = (count: number): number[] => Array.from({ length: count }, () => NOP);
 
-describe("self-modifying code", () => {
+describeModes("self-modifying code", () => {
   it("sees a store into the very next instruction", () => {
     expect(patchedLoop([])).toBe(6n);
   });

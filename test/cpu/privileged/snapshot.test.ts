@@ -1,8 +1,8 @@
 import fc from "fast-check";
-import { describe, expect, it } from "vitest";
+import { expect, it } from "vitest";
 import { EXIT_BUDGET, EXIT_HALT } from "../../../engine/cpu/assembly/layout.ts";
 import type { CpuState } from "../../../engine/cpu/state.ts";
-import { DATA, HANDLERS, Machine, mov, STACK, USER_AT } from "./machine.ts";
+import { DATA, describeModes, HANDLERS, Machine, mov, STACK, USER_AT } from "./machine.ts";
 
 /**
  * A user program with what a CPU keeps lazily or caches: flags that live over instructions, a patched instruction, x87
@@ -35,8 +35,8 @@ function program(machine: Machine): void {
 }
 
 function finish(machine: Machine): { state: CpuState; ram: Uint8Array } {
-  let exit = machine.cpu.run(100_000);
-  while (exit.reason === EXIT_BUDGET) exit = machine.cpu.run(100_000);
+  let exit = machine.run(100_000);
+  while (exit.reason === EXIT_BUDGET) exit = machine.run(100_000);
   expect(exit.reason).toBe(EXIT_HALT);
   return { state: machine.cpu.state, ram: bytes(machine) };
 }
@@ -51,7 +51,7 @@ function started(): Machine {
   return machine;
 }
 
-describe("CPU state", () => {
+describeModes("CPU state", () => {
   const reference = finish(started());
   const total = Number(reference.state.instructionCount);
 
@@ -66,7 +66,7 @@ describe("CPU state", () => {
       fc.property(fc.integer({ min: 1, max: total - 1 }), fc.boolean(), (count, single) => {
         const first = started();
         if (single) for (let n = 0; n < count; n++) first.cpu.run(1);
-        else first.cpu.run(count);
+        else first.run(count);
         const second = new Machine();
         const whole = ({ ram }: Machine) => new Uint8Array(ram.buffer, ram.byteOffset, ram.byteLength);
         whole(second).set(whole(first));

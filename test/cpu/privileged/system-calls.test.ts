@@ -1,6 +1,7 @@
-import { describe, expect, it } from "vitest";
+import { expect, it } from "vitest";
 import {
   CODE,
+  describeModes,
   HLT,
   KERNEL_CODE,
   KERNEL_DATA,
@@ -43,7 +44,7 @@ function levels(machine: Machine): number[] {
   return [cs.selector, ss.selector, machine.cpu.cpl];
 }
 
-describe("SYSCALL and SYSRET", () => {
+describeModes("SYSCALL and SYSRET", () => {
   it("enter the kernel at LSTAR with RCX, R11, masked flags and an unchanged RSP, and return", () => {
     const machine = machineWithCalls();
     machine.put(CODE, [HLT, ...SYSRETQ]);
@@ -88,7 +89,7 @@ describe("SYSCALL and SYSRET", () => {
   });
 });
 
-describe("SYSENTER and SYSEXIT", () => {
+describeModes("SYSENTER and SYSEXIT", () => {
   it("enter with the stack of the MSR and IF clear, and return to RDX and RCX", () => {
     const machine = machineWithCalls();
     machine.put(CODE + 0x200, [HLT, 0x48, 0x0f, 0x35]);
@@ -126,7 +127,7 @@ describe("SYSENTER and SYSEXIT", () => {
   });
 });
 
-describe("SWAPGS", () => {
+describeModes("SWAPGS", () => {
   it("exchanges the base of GS with its MSR, used by the next access, and is #GP for the user", () => {
     const machine = machineWithCalls();
     machine.write64(0x21008, 42n);
@@ -143,7 +144,7 @@ describe("SWAPGS", () => {
   });
 });
 
-describe("IRETQ", () => {
+describeModes("IRETQ", () => {
   /** Runs IRETQ in the kernel on a frame of RIP, CS, RFLAGS, RSP, SS. */
   function iretq(machine: Machine, frame: readonly number[]): void {
     frame.forEach((value, n) => {

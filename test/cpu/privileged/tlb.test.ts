@@ -1,5 +1,5 @@
-import { describe, expect, it } from "vitest";
-import { G, HLT, Machine, P, RELOAD_CR3, RW } from "./machine.ts";
+import { expect, it } from "vitest";
+import { describeModes, G, HLT, Machine, P, RELOAD_CR3, RW } from "./machine.ts";
 
 const PAGE = 0x7000_0000_0000n;
 /** Where the guest sees the page table that holds the entry under test. */
@@ -45,7 +45,7 @@ function afterChange(between: readonly number[], { flags = 0n, bits = 12, offset
   return machine.cpu.getRegister(1) === 2n ? "new" : "old";
 }
 
-describe("translation lookaside buffer", () => {
+describeModes("translation lookaside buffer", () => {
   it("may serve a changed entry as it was until it is invalidated: the test's own control", () => {
     expect(afterChange([])).toBe("old");
   });

@@ -4,6 +4,8 @@
  */
 import { readFileSync } from "node:fs";
 import * as layout from "../../../engine/cpu/assembly/layout.ts";
+import { BlockCompiler, type CompilerCore } from "../../../engine/cpu/jit/compiler.ts";
+import { Blocks } from "../jit/blocks.ts";
 import {
   type CaseState,
   CODE_BASE,
@@ -21,7 +23,7 @@ import {
   STACK_SIZE,
 } from "./state.ts";
 
-interface Core {
+interface Core extends CompilerCore {
   start(): void;
   run(budget: number): number;
   resume(): number;
@@ -96,10 +98,15 @@ export class Machine {
   private readonly segments64: Uint8Array;
   private readonly segments32: Uint8Array;
   private compat = false;
+  private readonly compiler: BlockCompiler | undefined;
+  private readonly blocks = new Blocks(this.memory);
   readonly ending: Ending = { vector: -1, rip: 0n, rsp: 0n, eflags: 0, error: 0, cr2: 0n };
 
-  /** @param wasm path of the compiled core */
-  constructor(wasm: string) {
+  /**
+   * @param wasm path of the compiled core
+   * @param compiles whether compile() is to work: every block counts as hot at once then
+   */
+  constructor(wasm: string, compiles = false) {
     const module = new WebAssembly.Module(readFileSync(wasm));
     const host = {
       hostThrow: () => {
@@ -125,6 +132,7 @@ export class Machine {
     this.segments64 = this.buildSegments(SELECTOR_64, ATTRIBUTES_CODE_64);
     this.segments32 = this.buildSegments(SELECTOR_32, ATTRIBUTES_CODE_32);
     this.core.start();
+    this.compiler = compiles ? new BlockCompiler(this.memory, this.core, { threshold: 1, batch: 1 }) : undefined;
     this.segments.set(this.segments64);
     this.core.afterStateWrite();
   }
@@ -243,6 +251,22 @@ export class Machine {
     this.view.setUint32(layout.CUR, 0, true);
     this.core.codeWritten(layout.FRAMES + CODE);
     this.core.codeWritten(layout.FRAMES + CODE + 0x1000);
+  }
+
+  /** Compiles the blocks that have run since the last time: run them again to see them compiled. */
+  compile(): void {
+    this.compiler?.poll();
+  }
+
+  /** Whether the block that starts at a code address is compiled. */
+  isCompiled(address: number): boolean {
+    return this.blocks.isCompiled(CODE + address - CODE_BASE);
+  }
+
+  /** Forgets all code, so that functions it was compiled to can go. */
+  forgetCode(): void {
+    this.core.resetCode();
+    this.core.flushTlb(0);
   }
 
   /** Runs from a case's registers and flags for at most `budget` instructions, or to an exception. */

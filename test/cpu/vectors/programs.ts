@@ -50,7 +50,8 @@ function isHarmless(code: Uint8Array, variant: Variant): boolean {
 
 type Instruction = readonly number[];
 
-class ProgramMaker {
+/** Makes random programs, each from its number alone. */
+export class ProgramMaker {
   private readonly random = new Prng();
   private readonly integer: Variant[];
   private readonly sse: Variant[];

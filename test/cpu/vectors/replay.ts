@@ -1,4 +1,5 @@
 /** Replays a vector file on the CPU core and reports what differs. */
+import { type Case, closeFloat32, closeFloat80, compareEnding, differ, hex } from "./compare.ts";
 import {
   baseMemory,
   deriveCase,
@@ -8,17 +9,9 @@ import {
   TOLERANCE_RECIPROCAL,
   TOLERANCE_X87,
 } from "./derive.ts";
-import {
-  type CaseRecord,
-  COMPLETED,
-  FLAG_ALL_DEFINED,
-  FLAG_COMPAT,
-  FLAG_OF_DEFINED,
-  hasErrorCode,
-  VectorReader,
-} from "./format.ts";
+import { type CaseRecord, FLAG_COMPAT, VectorReader } from "./format.ts";
 import { AREA_SIZE, areaOffset, type Ending, type Machine } from "./machine.ts";
-import { CaseState, FX_LEGACY, FX_ST, FX_XMM, PATCH_SIZE, SLOTS, slotAddress } from "./state.ts";
+import { CaseState, CODE_BASE, FX_LEGACY, FX_ST, FX_XMM, PATCH_SIZE, SLOTS, slotAddress } from "./state.ts";
 
 /** A case whose result differs from the real processor's. */
 export interface Failure {
@@ -34,40 +27,25 @@ export interface Outcome {
   readonly failures: readonly Failure[];
 }
 
-/** EFLAGS bits that are compared: what user mode can see but IF, IOPL and RF. */
-const COMPARED_FLAGS = 0x244dd5;
+export interface CompiledOutcome extends Outcome {
+  /** Cases that had the code pages to themselves. */
+  readonly alone: number;
+  /** Cases whose block was not compiled when they were judged. */
+  readonly interpreted: number;
+}
+
 const REGISTER_NAMES = ["rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi"];
-const ARITHMETIC_OF = 2048;
 /** Enough for the longest REP and for the longest program; a core that runs wild stops there. */
 const BLOCK_BUDGET = 10_000;
 const PROGRAM_BUDGET = 1_000_000;
-/** Bit of a page fault's error code. */
-const PAGE_FAULT_WRITE = 2;
+/** Sets of programs that are filled at a time: consecutive programs overlap. */
+const OPEN_BATCHES = 8;
 
-function hex(value: bigint | number): string {
-  return value.toString(16);
-}
+/** An outcome that is being counted. */
+type Counting = { -readonly [Key in keyof CompiledOutcome]: CompiledOutcome[Key] } & { failures: Failure[] };
 
-function differ(field: string, expected: bigint | number, actual: bigint | number): string {
-  return `${field} expected ${hex(expected)} actual ${hex(actual)}`;
-}
-
-/** Whether two 80-bit values at `at` are within a few units in the last place. */
-function closeFloat80(expected: DataView, actual: DataView, at: number): boolean {
-  const position = (view: DataView): bigint => {
-    const signExponent = view.getUint16(at + 8, true);
-    const place = (BigInt(signExponent & 0x7fff) << 63n) + BigInt.asUintN(63, view.getBigUint64(at, true));
-    return signExponent & 0x8000 ? -place : place;
-  };
-  const distance = position(expected) - position(actual);
-  return distance <= 4n && distance >= -4n;
-}
-
-function closeFloat32(expected: DataView, actual: DataView, at: number): boolean {
-  const a = expected.getFloat32(at, true);
-  const b = actual.getFloat32(at, true);
-  if (expected.getUint32(at, true) === actual.getUint32(at, true)) return true;
-  return Math.abs(a - b) <= Math.abs(a) * 2 ** -10;
+function isCompat({ flags }: CaseRecord): boolean {
+  return (flags & FLAG_COMPAT) !== 0;
 }
 
 export class Replay {
@@ -91,17 +69,11 @@ export class Replay {
     machine.areas.set(this.base);
   }
 
-  /**
-   * Replays single-instruction cases.
-   * @param how "step" executes exactly one instruction; "block" decodes a block and runs it into the INT3 behind the
-   *   case, as the native harness did
-   */
-  replayCases(file: Uint8Array, how: "step" | "block"): Outcome {
+  /** The cases of a file, each with its initial state. */
+  private *cases(file: Uint8Array): Generator<Case> {
     const reader = new VectorReader(file);
-    const failures: Failure[] = [];
-    const { state, machine } = this;
+    const { state } = this;
     let index = 0;
-    let cases = 0;
     for (const form of reader.header.forms) {
       for (let i = 0; i < form.count; i++, index++) {
         const record = reader.readCode();
@@ -110,46 +82,143 @@ export class Replay {
           reader.readResult(0, 0, 0, state.registers);
           continue;
         }
-        cases++;
-        const compat = (record.flags & FLAG_COMPAT) !== 0;
         state.codeAddress = slotAddress(index % SLOTS, length);
-        deriveCase(state, form, record.code, record.modrmAt, compat, reader.header.stream, index);
+        deriveCase(state, form, record.code, record.modrmAt, isCompat(record), reader.header.stream, index);
         reader.readResult(state.codeAddress, state.target, state.eflags, state.registers);
-        const at = state.codeAddress - CODE_BASE_ADDRESS;
-        if (how === "block") {
-          // A case before may have written to the code pages.
-          machine.code.fill(0xcc);
-          machine.codeChanged();
-        }
-        machine.code.set(record.code, at);
-        const difference = this.runCase(form, record, compat, how === "step" ? 1 : BLOCK_BUDGET);
-        machine.code.fill(0xcc, at, at + length);
-        if (difference) failures.push(describe(form, index, record, difference));
+        yield { form, index, record, state };
       }
     }
-    return { cases, failures };
   }
 
-  /** Replays random programs: each runs as decoded blocks to its closing INT3 or to its fault. */
-  replayPrograms(file: Uint8Array): Outcome {
+  /** Random programs, each with its initial state. */
+  private *programs(file: Uint8Array): Generator<Case> {
     const reader = new VectorReader(file);
-    const failures: Failure[] = [];
-    const { state, machine } = this;
+    const { state } = this;
     const [form] = reader.header.forms;
-    if (!form) return { cases: 0, failures };
+    if (!form) return;
     for (let index = 0; index < form.count; index++) {
       const record = reader.readCode();
       deriveProgram(state, record.code, reader.header.stream, index);
       reader.readResult(state.codeAddress, state.target, state.eflags, state.registers);
-      machine.code.fill(0xcc);
-      machine.code.set(record.code, state.codeAddress - CODE_BASE_ADDRESS);
-      machine.codeChanged();
-      const difference = this.runCase(form, record, false, PROGRAM_BUDGET);
-      if (difference) failures.push(describe(form, index, record, difference));
+      yield { form, index, record, state };
     }
+  }
+
+  /** Lets the code pages hold these cases and INT3. */
+  private place(...cases: readonly Case[]): void {
+    const { machine } = this;
     machine.code.fill(0xcc);
+    for (const { record, state } of cases) machine.code.set(record.code, state.codeAddress - CODE_BASE);
     machine.codeChanged();
-    return { cases: form.count, failures };
+  }
+
+  /**
+   * Replays single-instruction cases.
+   * @param how "step" executes exactly one instruction; "block" decodes a block and runs it into the INT3 behind the
+   *   case, as the native harness did
+   */
+  replayCases(file: Uint8Array, how: "step" | "block"): Outcome {
+    const { machine } = this;
+    const failures: Failure[] = [];
+    let cases = 0;
+    for (const each of this.cases(file)) {
+      const at = each.state.codeAddress - CODE_BASE;
+      const { code } = each.record;
+      // A case before may have written to the code pages.
+      if (how === "block") this.place(each);
+      else machine.code.set(code, at);
+      const difference = this.runCase(each, how === "step" ? 1 : BLOCK_BUDGET);
+      machine.code.fill(0xcc, at, at + code.length);
+      if (difference) failures.push(describe(each, difference));
+      cases++;
+    }
+    return { cases, failures };
+  }
+
+  /**
+   * Replays single-instruction cases of 64-bit code in compiled blocks: as many as there are slots are run once side by side,
+   * are compiled together and run again. One that fares differently there, because it meets another's code or because code
+   * was written over, is replayed with the code pages to itself.
+   * @param stride replays every stride-th case only: an odd number
+   */
+  replayCompiled(file: Uint8Array, stride = 1): CompiledOutcome {
+    const outcome: Counting = { cases: 0, failures: [], alone: 0, interpreted: 0 };
+    const states = Array.from({ length: SLOTS }, () => new CaseState());
+    let batch: Case[] = [];
+    for (const each of this.cases(file)) {
+      if (each.index % stride !== 0 || isCompat(each.record)) continue;
+      const slot = each.index % SLOTS;
+      if (batch.some(({ index }) => index % SLOTS === slot)) {
+        this.replayBatch(batch, BLOCK_BUDGET, outcome);
+        batch = [];
+      }
+      batch.push(kept(each, states[slot] ?? new CaseState()));
+    }
+    this.replayBatch(batch, BLOCK_BUDGET, outcome);
+    return outcome;
+  }
+
+  private replayBatch(batch: readonly Case[], budget: number, outcome: Counting): void {
+    const { machine } = this;
+    machine.forgetCode();
+    this.place(...batch);
+    for (const each of batch) this.runCase(each, budget);
+    machine.compile();
+    const again = batch.filter((each) => {
+      return !machine.isCompiled(each.state.codeAddress) || this.runCase(each, budget) !== undefined;
+    });
+    for (const each of again) {
+      const { compiled, difference } = this.replayAlone(each, budget);
+      if (!compiled) outcome.interpreted++;
+      if (difference) outcome.failures.push(describe(each, difference));
+    }
+    outcome.cases += batch.length;
+    outcome.alone += again.length;
+  }
+
+  /** Runs a case twice, the second time compiled: whether it was, and what differs then. */
+  private replayAlone(each: Case, budget: number): { compiled: boolean; difference: string | undefined } {
+    const { machine } = this;
+    this.place(each);
+    this.runCase(each, budget);
+    // The first run may have written to the code.
+    machine.code.fill(0xcc);
+    machine.code.set(each.record.code, each.state.codeAddress - CODE_BASE);
+    machine.compile();
+    const compiled = machine.isCompiled(each.state.codeAddress);
+    return { compiled, difference: this.runCase(each, budget) };
+  }
+
+  /** Replays random programs: each runs as decoded blocks to its closing INT3 or to its fault. */
+  replayPrograms(file: Uint8Array): Outcome {
+    const failures: Failure[] = [];
+    let cases = 0;
+    for (const each of this.programs(file)) {
+      this.place(each);
+      const difference = this.runCase(each, PROGRAM_BUDGET);
+      if (difference) failures.push(describe(each, difference));
+      cases++;
+    }
+    this.place();
+    return { cases, failures };
+  }
+
+  /** Replays random programs as compiled blocks, those together whose code does not overlap. */
+  replayCompiledPrograms(file: Uint8Array): CompiledOutcome {
+    const outcome: Counting = { cases: 0, failures: [], alone: 0, interpreted: 0 };
+    const open: Case[][] = [];
+    for (const each of this.programs(file)) {
+      const free = open.find((batch) => batch.every((other) => !overlap(each, other)));
+      if (free !== undefined) {
+        free.push(kept(each, new CaseState()));
+        continue;
+      }
+      open.push([kept(each, new CaseState())]);
+      if (open.length > OPEN_BATCHES) this.replayBatch(open.shift() ?? [], PROGRAM_BUDGET, outcome);
+    }
+    for (const batch of open) this.replayBatch(batch, PROGRAM_BUDGET, outcome);
+    this.place();
+    return outcome;
   }
 
   private touch(address: number, bytes: Uint8Array, guest: boolean): void {
@@ -160,17 +229,18 @@ export class Replay {
     this.touched.push({ offset, length: bytes.length });
   }
 
-  private runCase(form: Form, record: CaseRecord, compat: boolean, budget: number): string | undefined {
-    const { state, machine } = this;
+  private runCase({ form, record, state }: Case, budget: number): string | undefined {
+    const { machine } = this;
+    const compat = isCompat(record);
     if (state.patchAddress !== 0) this.touch(state.patchAddress, state.patch.subarray(0, PATCH_SIZE), true);
     for (const run of record.memory) this.touch(run.at, run.bytes, false);
     if (form.profile !== PROFILE_INTEGER) machine.loadFx(state.fx, state.fxView);
     const ending = machine.execute(state, compat, budget);
     const difference =
-      this.compareEnding(form, record, ending, budget > 1) ??
-      this.compareRegisters(record, ending) ??
-      (form.profile === PROFILE_INTEGER ? undefined : this.compareFx(form, record)) ??
-      this.compareMemory(form);
+      compareEnding({ form, record, state }, ending, budget > 1) ??
+      this.compareRegisters(record, state, ending) ??
+      (form.profile === PROFILE_INTEGER ? undefined : this.compareFx(form, record, state)) ??
+      this.compareMemory(form, state);
     this.restore(difference !== undefined || form.holes.length > 0);
     return difference;
   }
@@ -190,31 +260,8 @@ export class Replay {
     this.touched.length = 0;
   }
 
-  private compareEnding(form: Form, record: CaseRecord, ending: Ending, onward: boolean): string | undefined {
-    let { vector, rip } = ending;
-    const expected = record.outcome === COMPLETED ? -1 : record.outcome;
-    // Run on behind its end, a case meets INT3, or a page fault where it left mapped code.
-    if (onward && expected === -1 && vector === 3) [vector, rip] = [-1, rip - 1n];
-    else if (onward && expected === -1 && vector === 14 && rip === record.rip) vector = -1;
-    // A jump into the case's own bytes: the processor went on to the fault there, a single step stops before it.
-    if (!onward && vector === -1 && rip === record.rip && rip !== BigInt(this.state.codeAddress)) vector = expected;
-    if (vector !== expected) return `exception vector expected ${expected} actual ${vector}`;
-    if (rip !== record.rip) return differ("rip", record.rip, rip);
-    const ignored = vector === 14 && form.readsDestination ? PAGE_FAULT_WRITE : 0;
-    if (hasErrorCode(vector) && (ending.error ^ record.error) & ~ignored) {
-      return differ("error code", record.error, ending.error);
-    }
-    const bits = form.faultAddress === "exact" ? 0n : form.faultAddress === "page" ? 12n : 64n;
-    if (vector === 14 && ending.cr2 >> bits !== record.cr2 >> bits) return differ("cr2", record.cr2, ending.cr2);
-    let undef = record.flags & FLAG_ALL_DEFINED ? 0 : form.undef;
-    if (record.flags & FLAG_OF_DEFINED) undef &= ~ARITHMETIC_OF;
-    const flags = COMPARED_FLAGS & ~undef;
-    if ((ending.eflags ^ record.eflags) & flags) return differ("flags", record.eflags & flags, ending.eflags & flags);
-    return undefined;
-  }
-
-  private compareRegisters(record: CaseRecord, ending: Ending): string | undefined {
-    const { state, machine } = this;
+  private compareRegisters(record: CaseRecord, state: CaseState, ending: Ending): string | undefined {
+    const { machine } = this;
     for (let i = 0; i < 16; i++) {
       const expected = record.registers.get(i) ?? state.registers[i] ?? 0n;
       const actual = i === 4 ? ending.rsp : (machine.registers[i] ?? 0n);
@@ -223,8 +270,8 @@ export class Replay {
     return undefined;
   }
 
-  private compareFx(form: Form, record: CaseRecord): string | undefined {
-    const { expectedFx, expectedView, actualFx, actualView, state } = this;
+  private compareFx(form: Form, record: CaseRecord, state: CaseState): string | undefined {
+    const { expectedFx, expectedView, actualFx, actualView } = this;
     expectedFx.set(state.fx);
     for (const run of record.fx) expectedFx.set(run.bytes, run.at);
     this.machine.storeFx(actualFx, actualView);
@@ -268,21 +315,31 @@ export class Replay {
     return undefined;
   }
 
-  private compareMemory(form: Form): string | undefined {
+  private compareMemory(form: Form, state: CaseState): string | undefined {
     const { expectedMemory, machine } = this;
     for (const [from, to] of form.holes) {
-      const offset = areaOffset(this.state.target);
+      const offset = areaOffset(state.target);
       if (offset >= 0) machine.areas.copy(expectedMemory, offset + from, offset + from, offset + to);
     }
     if (machine.areas.equals(expectedMemory)) return undefined;
     const at = expectedMemory.findIndex((byte, i) => byte !== machine.areas[i]);
-    const relative = at - areaOffset(this.state.target);
+    const relative = at - areaOffset(state.target);
     return differ(`memory at operand + ${relative}`, expectedMemory[at] ?? 0, machine.areas[at] ?? 0);
   }
 }
 
-const CODE_BASE_ADDRESS = slotAddress(0, 1);
+/** A case that stays when the next one is read. */
+function kept(each: Case, state: CaseState): Case {
+  state.copyFrom(each.state);
+  return { ...each, state, record: { ...each.record, registers: new Map(each.record.registers) } };
+}
 
-function describe(form: Form, index: number, record: CaseRecord, difference: string): Failure {
+/** Whether the code of two cases, with an INT3 behind it, shares bytes. */
+function overlap(a: Case, b: Case): boolean {
+  const [first, second] = a.state.codeAddress < b.state.codeAddress ? [a, b] : [b, a];
+  return first.state.codeAddress + first.record.code.length + 1 > second.state.codeAddress;
+}
+
+function describe({ form, index, record }: Case, difference: string): Failure {
   return { form: form.name, index, bytes: Buffer.from(record.code).toString("hex"), difference };
 }

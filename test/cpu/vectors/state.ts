@@ -48,6 +48,11 @@ export class CaseState {
   /** Address of the memory operand the case was aimed at, for relative addresses in the result. */
   target = 0;
 
+  copyFrom(other: CaseState): void {
+    this.bytes.set(other.bytes);
+    this.target = other.target;
+  }
+
   get codeAddress(): number {
     return this.view.getUint32(CASE_CODE_ADDRESS, true);
   }
