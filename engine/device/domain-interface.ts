@@ -28,6 +28,14 @@ export interface GrantMapper {
   /** @returns GrantStatus.okay or a negative one */
   unmap(handle: number): number;
   /**
+   * map() for refs[0…count), in order, up to the first that cannot be mapped: cheaper a page. The handles go to
+   * handles[at…]; in the place of one that failed stands its negative GrantStatus.
+   * @returns how many were mapped
+   */
+  mapMany?(refs: Uint32Array, count: number, readOnly: boolean, handles: Int32Array, at: number): number;
+  /** unmap() for handles[from…to), in any order. What is no handle of ours is left alone. */
+  unmapMany?(handles: Int32Array, from: number, to: number): void;
+  /**
    * The backend has written to `length` bytes at `address` of `memory`: a CPU of the peer that has decoded code from there
    * forgets it before this returns. Call it before the peer can learn of the write.
    */

@@ -7,14 +7,14 @@
  * again after it was pinned: whoever gives a frame away takes it out of the physmap first and then looks at its pins.
  */
 import * as abi from "../abi/grant-table.ts";
-import { DOMID_SELF, PAGE_SIZE } from "../abi/xen.ts";
+import { DOMID_SELF, PAGE_SHIFT, PAGE_SIZE } from "../abi/xen.ts";
 import { GRANT_REFS, MAPTRACK_ENTRIES } from "../memory/frame-plan.ts";
 import type { Mapping } from "../memory/guest-memory.ts";
 import type { Peers } from "../memory/peers.ts";
-import { physmapOffset } from "../memory/physmap.ts";
+import { PhysmapView } from "../memory/physmap.ts";
 import { codeWritten } from "./code-shootdown.ts";
-import * as pins from "./grant-pins.ts";
-import { Maptrack } from "./maptrack.ts";
+import { hasRoom, ONE_READER, ONE_WRITER, PinTables } from "./grant-pins.ts";
+import { domidOf, FRAME, generationTag, isReadOnly, Maptrack, REF, TAG, tagOf } from "./maptrack.ts";
 
 const { GrantStatus } = abi;
 
@@ -47,31 +47,79 @@ export function grantWritten(mapping: Mapping, offset: number, length: number, l
   if (offset < mapping.plan.ramBytes) codeWritten(mapping, offset, length, lives);
 }
 
-/** Gives back what a mapping of `ref` pinned. With the granting domain's memory. */
-export function releasePins(mapping: Mapping, ref: number, frame: number, readOnly: boolean): void {
-  const counts = pins.withoutOne(pins.seizeGrant(mapping, ref), readOnly);
-  pins.unpinFrame(mapping, frame);
-  pins.clearUnused(mapping, ref, counts);
-  pins.unlockGrant(mapping, ref, counts);
-}
+/**
+ * What mapping reads and writes in the granting domain's memory. Kept by whoever maps many of its pages: where things lie is
+ * worked out once.
+ */
+export class GrantorPages extends PinTables {
+  readonly grantor: Grantor;
+  readonly id: number;
+  /** The generation as maptrack entries have it. */
+  readonly tag: number;
+  /** The domids that an entry may name: the mapper's, and DOMID_SELF for its own grants. */
+  private readonly mapper: number;
+  private readonly alias: number;
+  readonly physmap: PhysmapView;
+  private readonly ramBytes: number;
+  private readonly console: number;
+  private readonly xenstore: number;
 
-/** File offset of a granted frame, or -1: RAM of the domain itself, its console page or its XenStore page. */
-function grantableOffset(mapping: Mapping, frame: number, write: boolean): number {
-  const offset = physmapOffset(mapping, frame, write);
-  const { plan } = mapping;
-  return (offset >= 0 && offset < plan.ramBytes) || offset === plan.console || offset === plan.xenstore ? offset : -1;
+  /** `mapper` is who maps. */
+  constructor(grantor: Grantor, mapper: Grantor) {
+    const { id, generation, mapping } = grantor;
+    super(mapping);
+    this.grantor = grantor;
+    this.id = id;
+    this.tag = generationTag(generation);
+    this.mapper = mapper.id;
+    this.alias = grantor === mapper ? DOMID_SELF : mapper.id;
+    this.physmap = new PhysmapView(mapping);
+    this.ramBytes = mapping.plan.ramBytes;
+    this.console = mapping.plan.console;
+    this.xenstore = mapping.plan.xenstore;
+  }
+
+  /** Whether an entry's first word gives the page to the mapper. */
+  permits(word: number, readOnly: boolean): boolean {
+    const domid = word >>> 16;
+    if ((word & (abi.GTF_TYPE_MASK | abi.GTF_SUB_PAGE)) !== abi.GTF_PERMIT_ACCESS) return false;
+    if (domid !== this.mapper && domid !== this.alias) return false;
+    return readOnly || (word & abi.GTF_READONLY) === 0;
+  }
+
+  /** Sets the in-use bits of an entry seen as `word`, which permits it, provided that it still does. */
+  claim(entry: number, word: number, readOnly: boolean): boolean {
+    const uses = readOnly ? abi.GTF_READING : abi.GTF_READING | abi.GTF_WRITING;
+    let found = Atomics.compareExchange(this.words, entry, word, word | uses);
+    if (found === word) return true;
+    for (let attempt = 1; attempt < ATTEMPTS; attempt++) {
+      const seen = found;
+      if (!this.permits(seen, readOnly)) return false;
+      found = Atomics.compareExchange(this.words, entry, seen, seen | uses);
+      if (found === seen) return true;
+    }
+    return false;
+  }
+
+  /** Whether pages at that file offset can be granted: RAM of the domain itself, its console page, its XenStore page. */
+  holds(offset: number): boolean {
+    return (offset >= 0 && offset < this.ramBytes) || offset === this.console || offset === this.xenstore;
+  }
 }
 
 export class GrantMaps {
   readonly track: Maptrack;
   private readonly peers: Peers;
   private readonly self: Grantor;
+  private readonly selfId: number;
+  private readonly opened = new WeakMap<Grantor, GrantorPages>();
 
   /** `mapping` and `id` are the mapping domain's. One object a thread. */
   constructor(mapping: Mapping, id: number, peers: Peers) {
     this.track = new Maptrack(mapping);
     this.peers = peers;
     this.self = { id, generation: 0, mapping };
+    this.selfId = id;
   }
 
   /** The living domain of that number, DOMID_SELF and one's own included. */
@@ -80,7 +128,7 @@ export class GrantMaps {
   }
 
   isSelf(domid: number): boolean {
-    return domid === DOMID_SELF || domid === this.self.id;
+    return domid === DOMID_SELF || domid === this.selfId;
   }
 
   /** Whether the domain has ended meanwhile. */
@@ -102,82 +150,89 @@ export class GrantMaps {
 
   /** The same, of a domain that was looked up before. */
   mapFrom(grantor: Grantor, ref: number, readOnly: boolean): number {
-    if (!this.lives(grantor)) return GrantStatus.bad_domain;
-    if (!Number.isInteger(ref) || ref < 0 || ref >= GRANT_REFS) return GrantStatus.bad_gntref;
-    const handle = this.track.reserve(grantor.id, grantor.generation, ref, readOnly);
+    return this.lives(grantor) ? this.mapPage(this.pages(grantor), ref, readOnly) : GrantStatus.bad_domain;
+  }
+
+  /** What a mapper of many pages of a domain passes to mapPage() and unmap(). */
+  pages(grantor: Grantor): GrantorPages {
+    let pages = this.opened.get(grantor);
+    if (pages === undefined) {
+      pages = new GrantorPages(grantor, this.self);
+      this.opened.set(grantor, pages);
+    }
+    return pages;
+  }
+
+  /** mapFrom() for a domain of which the caller has seen just now that it lives. */
+  mapPage(pages: GrantorPages, ref: number, readOnly: boolean): number {
+    if (ref >>> 0 !== ref || ref >= GRANT_REFS) return GrantStatus.bad_gntref;
+    const { track } = this;
+    const handle = track.reserve(pages.id, pages.tag, ref, readOnly);
     if (handle < 0) return GrantStatus.no_space;
-    const status = this.pin(grantor, ref, readOnly, handle);
+    const counts = pages.lock(ref);
+    let status: number = GrantStatus.general_error;
+    if (counts >= 0) {
+      if (hasRoom(counts)) status = this.pin(pages, ref, readOnly, handle, counts);
+      const one = readOnly ? ONE_READER : ONE_WRITER;
+      pages.unlock(ref, status === GrantStatus.okay ? counts + one : counts);
+    }
     if (status !== GrantStatus.okay) {
-      this.track.free(handle);
+      track.free(handle);
       return status;
     }
-    this.track.commit(handle);
+    track.commit(handle);
     return handle;
   }
 
-  /** Whether an entry's first word gives us the page. */
-  private permits(grantor: Grantor, word: number, readOnly: boolean): boolean {
-    const domid = word >>> 16;
-    if ((word & (abi.GTF_TYPE_MASK | abi.GTF_SUB_PAGE)) !== abi.GTF_PERMIT_ACCESS) return false;
-    if (domid !== this.self.id && !(grantor === this.self && domid === DOMID_SELF)) return false;
-    return readOnly || (word & abi.GTF_READONLY) === 0;
-  }
-
-  /** Sets the in-use bits of an entry, provided that it still gives us the page. */
-  private claim(grantor: Grantor, entry: number, readOnly: boolean): boolean {
-    const { words } = grantor.mapping;
-    let seen = Atomics.load(words, entry);
-    for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
-      if (!this.permits(grantor, seen, readOnly)) return false;
-      const used = seen | abi.GTF_READING | (readOnly ? 0 : abi.GTF_WRITING);
-      const found = Atomics.compareExchange(words, entry, seen, used);
-      if (found === seen) return true;
-      seen = found;
-    }
-    return false;
-  }
-
-  private pin(grantor: Grantor, ref: number, readOnly: boolean, handle: number): number {
-    const { mapping } = grantor;
-    const counts = pins.lockGrant(mapping, ref);
-    if (counts < 0) return GrantStatus.general_error;
-    const status = this.pinLocked(grantor, ref, readOnly, handle, counts);
-    const one = readOnly ? pins.ONE_READER : pins.ONE_WRITER;
-    pins.unlockGrant(mapping, ref, status === GrantStatus.okay ? counts + one : counts);
-    return status;
-  }
-
-  private pinLocked(grantor: Grantor, ref: number, readOnly: boolean, handle: number, counts: number): number {
-    const { mapping } = grantor;
-    const { words } = mapping;
-    const entry = pins.entryWord(mapping, ref);
-    if (!pins.hasRoom(counts)) return GrantStatus.general_error;
-    if (!this.permits(grantor, Atomics.load(words, entry), readOnly)) return GrantStatus.general_error;
-    const guestFrame = Atomics.load(words, entry + 1) >>> 0;
-    const offset = grantableOffset(mapping, guestFrame, !readOnly);
-    if (offset < 0) return GrantStatus.bad_page;
-    const frame = offset / PAGE_SIZE;
+  /** The part of mapping that needs the reference locked. */
+  private pin(pages: GrantorPages, ref: number, readOnly: boolean, handle: number, counts: number): number {
+    const { words, physmap } = pages;
+    const entry = pages.entry(ref);
+    // Plain reads, each made once. What the guest wrote before it told us of the reference is there, since the ring's or the
+    // hypercall's atomic operations lie between; what it writes now, claim() and the second look at the physmap see.
+    const word = words[entry]!;
+    if (!pages.permits(word, readOnly)) return GrantStatus.general_error;
+    const place = physmap.place(words[entry + 1]!);
+    if (place < 0) return GrantStatus.bad_page;
+    const there = words[place]!;
+    const offset = physmap.offset(there, !readOnly);
+    if (!pages.holds(offset)) return GrantStatus.bad_page;
+    const frame = offset >>> PAGE_SHIFT;
     this.track.setFrame(handle, frame);
-    pins.pinFrame(mapping, frame);
-    if (!this.claim(grantor, entry, readOnly)) {
-      pins.unpinFrame(mapping, frame);
+    pages.pinFrame(frame);
+    if (!pages.claim(entry, word, readOnly)) {
+      pages.unpinFrame(frame);
       return GrantStatus.general_error;
     }
-    if (grantableOffset(mapping, guestFrame, !readOnly) === offset) return GrantStatus.okay;
-    pins.unpinFrame(mapping, frame);
-    pins.clearUnused(mapping, ref, counts);
+    // Atomic, since it must not come before the pin.
+    if (Atomics.load(words, place) === there) return GrantStatus.okay;
+    pages.unpinFrame(frame);
+    pages.clearUnused(ref, counts);
     return GrantStatus.bad_page;
   }
 
-  /** Unmaps. The granting domain may have ended. @returns GrantStatus.okay or bad_handle */
-  unmap(handle: number): number {
-    if (!this.track.begin(handle)) return GrantStatus.bad_handle;
-    const grantor = this.grantorOf(handle);
-    if (grantor !== undefined) {
-      releasePins(grantor.mapping, this.track.ref(handle), this.track.frame(handle), this.track.readOnly(handle));
-    }
-    this.track.free(handle);
+  /**
+   * Unmaps. The granting domain may have ended.
+   * @param likely whose page it most likely is, if the caller knows that it lives
+   * @returns GrantStatus.okay or bad_handle
+   */
+  unmap(handle: number, likely?: GrantorPages): number {
+    const { track } = this;
+    const at = track.begin(handle);
+    if (at < 0) return GrantStatus.bad_handle;
+    // The entry is ours until it is free: plain reads will do.
+    const { words } = track;
+    const first = words[at]!;
+    const isLikely = likely !== undefined && domidOf(first) === likely.id && tagOf(words[at + TAG]!) === likely.tag;
+    const pages = isLikely ? likely : this.pagesOf(handle);
+    if (pages !== undefined) pages.release(words[at + REF]! - 1, words[at + FRAME]! - 1, isReadOnly(first));
+    track.free(handle);
     return GrantStatus.okay;
+  }
+
+  private pagesOf(handle: number): GrantorPages | undefined {
+    const grantor = this.grantorOf(handle);
+    return grantor === undefined ? undefined : this.pages(grantor);
   }
 
   /** The domain that a handle's page belongs to; undefined when it has ended. */

@@ -27,40 +27,127 @@ const SPINS = 2000;
 /** A lock is held for well under a microsecond; a holder that was descheduled needs milliseconds, a dead one for ever. */
 const LOCK_PATIENCE_MS = 200;
 
-function refWord(mapping: Mapping, ref: number): number {
-  return ((mapping.base + mapping.plan.control + CONTROL_GRANT_PINS) >>> 2) + ref;
+/** Word of reference 0; the others follow. */
+function firstRefWord({ base, plan }: Mapping): number {
+  return (base + plan.control + CONTROL_GRANT_PINS) >>> 2;
 }
 
-function tryLock(words: Int32Array<SharedArrayBuffer>, at: number): number {
-  const counts = Atomics.load(words, at);
-  return counts >= 0 && Atomics.compareExchange(words, at, counts, counts | LOCKED) === counts ? counts : -1;
+function firstEntryWord({ base, plan }: Mapping): number {
+  return (base + plan.grantTable) >>> 2;
+}
+
+function firstFrameWord({ base, plan }: Mapping): number {
+  return (base + plan.framePins) >>> 2;
+}
+
+function refWord(mapping: Mapping, ref: number): number {
+  return firstRefWord(mapping) + ref;
+}
+
+/** Waits for the lock in words[at]. @returns the counts, or -1 when whoever holds it seems to be dead */
+function waitForLock(words: Int32Array<SharedArrayBuffer>, at: number): number {
+  const end = performance.now() + LOCK_PATIENCE_MS;
+  for (let spin = 0; ; spin++) {
+    const counts = Atomics.load(words, at);
+    if (counts >= 0 && Atomics.compareExchange(words, at, counts, counts | LOCKED) === counts) return counts;
+    if (spin < SPINS) continue;
+    if (performance.now() >= end) return -1;
+    Atomics.wait(words, at, Atomics.load(words, at) | LOCKED, 0.1);
+  }
+}
+
+/**
+ * The counters and the grant table of one domain as a mapper uses them for every page: where they lie is worked out once.
+ *
+ * An Atomics call costs Node ten times what a plain access does. Plain is here only what a compare-and-exchange or an atomic
+ * subtraction decides right afterwards, so that an old value costs another try at most, and what nobody but the holder of the
+ * lock changes. A plain read is one read: the language forbids compilers to repeat it.
+ */
+export class PinTables {
+  readonly words: Int32Array<SharedArrayBuffer>;
+  private readonly refs: number;
+  private readonly entries: number;
+  private readonly frames: number;
+  private readonly ramFrames: number;
+
+  constructor(mapping: Mapping) {
+    this.words = mapping.words;
+    this.refs = firstRefWord(mapping);
+    this.entries = firstEntryWord(mapping);
+    this.frames = firstFrameWord(mapping);
+    this.ramFrames = mapping.plan.ramBytes / PAGE_SIZE;
+  }
+
+  /** Index into `words` of the first word of a grant entry (entryWord()). */
+  entry(ref: number): number {
+    return this.entries + ref * 2;
+  }
+
+  /** Locks a reference. @returns its counts, or -1 when whoever holds the lock seems to be dead */
+  lock(ref: number): number {
+    const at = this.refs + ref;
+    const counts = this.words[at]!;
+    if (counts >= 0 && Atomics.compareExchange(this.words, at, counts, counts | LOCKED) === counts) return counts;
+    return waitForLock(this.words, at);
+  }
+
+  /** Locks a reference, taking the lock from a holder that seems to be dead. @returns its counts */
+  seize(ref: number): number {
+    const counts = this.lock(ref);
+    return counts >= 0 ? counts : Atomics.load(this.words, this.refs + ref) & ~LOCKED;
+  }
+
+  /** Stores the counts and lets the next one in. */
+  unlock(ref: number, counts: number): void {
+    Atomics.store(this.words, this.refs + ref, counts);
+  }
+
+  /** Clears an entry's in-use bits that `counts` no longer justifies. With the reference locked. */
+  clearUnused(ref: number, counts: number): void {
+    const unused = (counts >>> 16 === 0 ? GTF_WRITING : 0) | ((counts & 0xffff) === 0 ? GTF_READING : 0);
+    if (unused !== 0) Atomics.and(this.words, this.entry(ref), ~unused);
+  }
+
+  /** Counts a mapping of a frame. Special frames are not counted: nobody can give them away. */
+  pinFrame(frame: number): void {
+    if (frame < this.ramFrames) Atomics.add(this.words, this.frames + frame, 1);
+  }
+
+  unpinFrame(frame: number): void {
+    if (frame >= this.ramFrames) return;
+    const at = this.frames + frame;
+    if ((this.words[at]! & FRAME_COUNT) !== 0) Atomics.sub(this.words, at, 1);
+  }
+
+  /** Gives back what a mapping of `ref` pinned. */
+  release(ref: number, frame: number, readOnly: boolean): void {
+    const { words } = this;
+    const at = this.refs + ref;
+    // lock(), clearUnused() and unlock() written out: so the compiler makes one function of an unmapping.
+    const seen = words[at]!;
+    const locked = seen >= 0 && Atomics.compareExchange(words, at, seen, seen | LOCKED) === seen;
+    const counts = withoutOne(locked ? seen : this.seize(ref), readOnly);
+    this.unpinFrame(frame);
+    if (counts >>> 16 === 0) {
+      Atomics.and(words, this.entries + ref * 2, counts === 0 ? ~(GTF_READING | GTF_WRITING) : ~GTF_WRITING);
+    }
+    Atomics.store(words, at, counts);
+  }
 }
 
 /** Locks a reference. @returns its counts, or -1 when whoever holds the lock seems to be dead */
 export function lockGrant(mapping: Mapping, ref: number): number {
-  const at = refWord(mapping, ref);
-  for (let spin = 0; spin < SPINS; spin++) {
-    const counts = tryLock(mapping.words, at);
-    if (counts >= 0) return counts;
-  }
-  const end = performance.now() + LOCK_PATIENCE_MS;
-  while (performance.now() < end) {
-    const counts = tryLock(mapping.words, at);
-    if (counts >= 0) return counts;
-    Atomics.wait(mapping.words, at, Atomics.load(mapping.words, at) | LOCKED, 0.1);
-  }
-  return -1;
+  return new PinTables(mapping).lock(ref);
 }
 
 /** Locks a reference, taking the lock from a holder that seems to be dead. @returns its counts */
 export function seizeGrant(mapping: Mapping, ref: number): number {
-  const counts = lockGrant(mapping, ref);
-  return counts >= 0 ? counts : Atomics.load(mapping.words, refWord(mapping, ref)) & ~LOCKED;
+  return new PinTables(mapping).seize(ref);
 }
 
 /** Stores the counts and lets the next one in. */
 export function unlockGrant(mapping: Mapping, ref: number, counts: number): void {
-  Atomics.store(mapping.words, refWord(mapping, ref), counts);
+  new PinTables(mapping).unlock(ref, counts);
 }
 
 /** True while `counts` leaves room for another mapping. */
@@ -82,32 +169,20 @@ export function grantPins(mapping: Mapping, ref: number): number {
 
 /** Index into `words` of the first word of a grant entry: flags | domid << 16. The second is the frame. */
 export function entryWord(mapping: Mapping, ref: number): number {
-  return ((mapping.base + mapping.plan.grantTable) >>> 2) + ref * 2;
+  return firstEntryWord(mapping) + ref * 2;
 }
 
 /** Clears an entry's in-use bits that `counts` no longer justifies. With the reference locked. */
 export function clearUnused(mapping: Mapping, ref: number, counts: number): void {
-  const unused = (counts >>> 16 === 0 ? GTF_WRITING : 0) | ((counts & 0xffff) === 0 ? GTF_READING : 0);
-  if (unused !== 0) Atomics.and(mapping.words, entryWord(mapping, ref), ~unused);
+  new PinTables(mapping).clearUnused(ref, counts);
 }
 
 function frameWord(mapping: Mapping, frame: number): number {
-  return ((mapping.base + mapping.plan.framePins) >>> 2) + frame;
+  return firstFrameWord(mapping) + frame;
 }
 
-/** Special frames are not counted: nobody can give them away. */
 function isRam(mapping: Mapping, frame: number): boolean {
   return frame * PAGE_SIZE < mapping.plan.ramBytes;
-}
-
-export function pinFrame(mapping: Mapping, frame: number): void {
-  if (isRam(mapping, frame)) Atomics.add(mapping.words, frameWord(mapping, frame), 1);
-}
-
-export function unpinFrame(mapping: Mapping, frame: number): void {
-  if (!isRam(mapping, frame)) return;
-  const at = frameWord(mapping, frame);
-  if ((Atomics.load(mapping.words, at) & FRAME_COUNT) !== 0) Atomics.sub(mapping.words, at, 1);
 }
 
 /** Mappings of a RAM frame by grants. */

@@ -8,7 +8,7 @@
  */
 import { PAGE_SIZE } from "../abi/xen.ts";
 import { GRANT_REFS, MAPTRACK_ENTRIES } from "../memory/frame-plan.ts";
-import { type Grantor, grantWritten, releasePins } from "./grant-map.ts";
+import { type Grantor, grantWritten } from "./grant-map.ts";
 import * as pins from "./grant-pins.ts";
 import { Maptrack } from "./maptrack.ts";
 
@@ -149,7 +149,7 @@ export function releaseMapsOf(mapper: MapDomain, domains: readonly MapDomain[]):
         let rounds = 0;
         grantWritten(grantor.mapping, frame * PAGE_SIZE, PAGE_SIZE, () => rounds++ < SHOOTDOWN_ROUNDS);
       }
-      releasePins(grantor.mapping, track.ref(handle), frame, readOnly);
+      new pins.PinTables(grantor.mapping).release(track.ref(handle), frame, readOnly);
     }
     track.free(handle);
     released++;

@@ -66,7 +66,16 @@ export class GrantedPages {
 
   /** Offers a page to a domain. @returns the reference, or undefined when the table is full */
   grantAccess(domain: number, address: number, readOnly: boolean): number | undefined {
-    const frame = this.frameOf(address);
+    return this.takeEntry(this.frameOf(address), domain, abi.GTF_PERMIT_ACCESS | (readOnly ? abi.GTF_READONLY : 0));
+  }
+
+  /** Offers the place of a page that is not there any more for one of another domain's. @returns as grantAccess() */
+  acceptTransfer(domain: number, address: number): number | undefined {
+    return this.takeEntry(this.frameOf(address), domain, abi.GTF_ACCEPT_TRANSFER);
+  }
+
+  /** Fills in a free entry of the grant table. */
+  private takeEntry(frame: number, domain: number, flags: number): number | undefined {
     const { words } = this.memory;
     for (let n = 0; n < GRANT_REFS - FIRST_REF; n++) {
       const ref = FIRST_REF + ((this.nextRef + n) % (GRANT_REFS - FIRST_REF));
@@ -74,7 +83,7 @@ export class GrantedPages {
       if (Atomics.load(words, entry) !== 0 || Atomics.compareExchange(words, entry, 0, TAKEN) !== 0) continue;
       this.nextRef = ref - FIRST_REF + 1;
       Atomics.store(words, entry + 1, frame);
-      Atomics.store(words, entry, (domain << 16) | abi.GTF_PERMIT_ACCESS | (readOnly ? abi.GTF_READONLY : 0));
+      Atomics.store(words, entry, (domain << 16) | flags);
       return ref;
     }
     return undefined;

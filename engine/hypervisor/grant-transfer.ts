@@ -29,6 +29,53 @@ function commit(receiver: Mapping, entry: number, sender: number): number | unde
   return Atomics.compareExchange(receiver.words, entry, offered, committed) === offered ? frame : undefined;
 }
 
+/**
+ * A free frame of the receiver: that of the same number as the guest frame which the entry names, if it is free. So a domain
+ * whose guest frames are its RAM frames one to one stays so.
+ */
+function roomFor(receiver: Mapping, entry: number): FileOffset | undefined {
+  return takeFreeFrame(receiver, Atomics.load(receiver.words, entry + 1) >>> 0);
+}
+
+/**
+ * The receiver's part of a transfer, for a sender that has taken the page out of its own hands already: its contents become a
+ * page of the receiver.
+ * @param sender number of the sending domain
+ * @param page its page's bytes
+ * @returns false when the entry offers no transfer to the sender, or the receiver has no room: nothing has happened
+ */
+export function transferContents(receiver: Mapping, ref: number, sender: number, page: Uint8Array): boolean {
+  if (!Number.isInteger(ref) || ref < 0 || ref >= GRANT_REFS) return false;
+  const at = entryWord(receiver, ref);
+  const room = roomFor(receiver, at);
+  if (room === undefined) return false;
+  const target = commit(receiver, at, sender);
+  if (target === undefined) {
+    returnFreeFrame(receiver, room);
+    return false;
+  }
+  receiver.bytes.set(page, receiver.base + room);
+  complete(receiver, at, target, room);
+  return true;
+}
+
+/** Whether the entry's transfer has been completed. */
+export function isTransferred(receiver: Mapping, ref: number): boolean {
+  if (!Number.isInteger(ref) || ref < 0 || ref >= GRANT_REFS) return false;
+  const flags = Atomics.load(receiver.words, entryWord(receiver, ref));
+  return (flags & abi.GTF_TYPE_MASK) === abi.GTF_ACCEPT_TRANSFER && (flags & abi.GTF_TRANSFER_COMPLETED) !== 0;
+}
+
+/** Puts the filled frame `room` at the guest frame that a committed entry names. */
+function complete(receiver: Mapping, at: number, target: number, room: FileOffset): void {
+  if (!placeInPhysmap(receiver, target, room)) {
+    // The receiver put something else there meanwhile: it loses the contents, not the frame.
+    receiver.bytes.fill(0, receiver.base + room, receiver.base + room + PAGE_SIZE);
+    returnFreeFrame(receiver, room);
+  }
+  Atomics.or(receiver.words, at, abi.GTF_TRANSFER_COMPLETED);
+}
+
 /** Copies the page at `offset` of our RAM, which no guest frame shows any more, to a free frame of the receiver. */
 function copyPage(vcpu: VcpuContext, offset: FileOffset, receiver: Mapping, room: FileOffset): void {
   const { mapping } = vcpu.domain;
@@ -48,10 +95,10 @@ export function transferGrant(vcpu: VcpuContext, args: TransferArgs): number {
   const receiver = domain.grantMaps.isSelf(args.domid) ? undefined : domain.peers.get(args.domid)?.mapping;
   if (receiver === undefined) return GrantStatus.bad_domain;
   if (args.ref >= GRANT_REFS) return GrantStatus.bad_gntref;
-  const room = takeFreeFrame(receiver);
+  const at = entryWord(receiver, args.ref);
+  const room = roomFor(receiver, at);
   if (room === undefined) return GrantStatus.general_error;
   const frame = gfn(Number(args.mfn));
-  const at = entryWord(receiver, args.ref);
   // First out of our physmap, then held: from here on nobody can map it, so nothing after the commitment can fail.
   domain.physmap.unmap(frame);
   const held = domain.ram.hold(entry.offset);
@@ -65,11 +112,6 @@ export function transferGrant(vcpu: VcpuContext, args: TransferArgs): number {
   copyPage(vcpu, entry.offset, receiver, room);
   domain.ram.releaseHeld(entry.offset);
   vcpu.cpu.flushCode();
-  if (!placeInPhysmap(receiver, target, room)) {
-    // The receiver put something else there meanwhile: it loses the contents, not the frame.
-    receiver.bytes.fill(0, receiver.base + room, receiver.base + room + PAGE_SIZE);
-    returnFreeFrame(receiver, room);
-  }
-  Atomics.or(receiver.words, at, abi.GTF_TRANSFER_COMPLETED);
+  complete(receiver, at, target, room);
   return GrantStatus.okay;
 }

@@ -71,8 +71,13 @@ export class RamPool {
   }
 }
 
-/** Takes a frame from the pool of another domain, whose memory is `mapping`; undefined when none is to be had. */
-export function takeFreeFrame(mapping: Mapping): FileOffset | undefined {
+/**
+ * Takes a frame from the pool of another domain, whose memory is `mapping`; undefined when none is to be had.
+ * @param preferred taken if it is free
+ */
+export function takeFreeFrame(mapping: Mapping, preferred = -1): FileOffset | undefined {
+  const isFrame = preferred >= 0 && preferred < mapping.plan.ramBytes / PAGE_SIZE;
+  if (isFrame && unmarkFrame(mapping, preferred, FRAME_FREE)) return fileOffset(preferred * PAGE_SIZE);
   for (let frame = 0; frame < mapping.plan.ramBytes / PAGE_SIZE; frame++) {
     if (isMarked(mapping, frame, FRAME_FREE) && unmarkFrame(mapping, frame, FRAME_FREE)) {
       return fileOffset(frame * PAGE_SIZE);

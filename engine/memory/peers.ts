@@ -44,6 +44,8 @@ export class Peers {
   private readonly self: number;
   private readonly own: Mapping;
   private readonly mapped = new Map<number, Peer>();
+  /** The one of `mapped` that was asked for last: a backend asks for the same one for every page. */
+  private latest: Peer | undefined;
 
   constructor(directory: Directory, self: number, own: Mapping) {
     this.directory = directory;
@@ -58,7 +60,7 @@ export class Peers {
 
   /** A living domain other than oneself. */
   get(id: number): Peer | undefined {
-    const known = this.mapped.get(id);
+    const known = this.known(id);
     if (known !== undefined) {
       if (this.directory.lives(id, known.generation)) return known;
       this.forget(id);
@@ -67,7 +69,7 @@ export class Peers {
     if (entry === undefined) return undefined;
     try {
       const peer = open(id, entry, this.directory);
-      if (peer !== undefined) this.mapped.set(id, peer);
+      if (peer !== undefined) this.adopt(peer);
       return peer;
     } catch {
       return undefined; // it ended at this moment
@@ -77,11 +79,15 @@ export class Peers {
   /** Enters a domain whose memory the caller has mapped already. */
   adopt(peer: Peer): void {
     this.mapped.set(peer.id, peer);
+    this.latest = peer;
   }
 
   /** A domain that was mapped, whether it lives or not. */
   known(id: number): Peer | undefined {
-    return this.mapped.get(id);
+    if (this.latest?.id === id) return this.latest;
+    const peer = this.mapped.get(id);
+    if (peer !== undefined) this.latest = peer;
+    return peer;
   }
 
   lives(peer: Peer): boolean {
@@ -93,6 +99,7 @@ export class Peers {
     const peer = this.mapped.get(id);
     if (peer === undefined) return;
     this.mapped.delete(id);
+    if (this.latest === peer) this.latest = undefined;
     peer.mapping.release();
     closeSync(peer.descriptor);
   }

@@ -53,6 +53,34 @@ export function physmapOffset(mapping: Mapping, frame: number, write: boolean): 
 }
 
 /**
+ * A domain's physmap for who looks frames up all the time: where it lies is worked out once. What entries add to their file
+ * offsets is not: a domain whose vCPU has not started yet has not said.
+ */
+export class PhysmapView {
+  private readonly words: Int32Array<SharedArrayBuffer>;
+  private readonly table: number;
+  private readonly linear: number;
+
+  constructor({ words, base, plan }: Mapping) {
+    this.words = words;
+    this.table = (base + plan.physmap) >>> 2;
+    this.linear = (base + plan.control + CONTROL_PHYSMAP_BASE) >>> 2;
+  }
+
+  /** Index into the mapping's `words` of a guest frame's entry, -1 where the table has none. */
+  place(frame: number): number {
+    return frame >= 0 && frame < PHYSMAP_ENTRIES ? this.table + frame : -1;
+  }
+
+  /** physmapOffset() of an entry that was read before. */
+  offset(entry: number, write: boolean): number {
+    if (entry === 0 || entry === DEVICE || (write && (entry & READ_ONLY) !== 0)) return -1;
+    // The base is written once, before the first entry: a plain read will do.
+    return ((entry & ~READ_ONLY) - this.words[this.linear]!) >>> 0;
+  }
+}
+
+/**
  * Puts a RAM frame at an empty guest frame of another domain, whose vCPUs see it at once.
  * False where something lies already, or at the special frames.
  */
@@ -61,6 +89,13 @@ export function placeInPhysmap(mapping: Mapping, frame: number, offset: FileOffs
   const { words, base, plan } = mapping;
   const linear = Atomics.load(words, (base + plan.control + CONTROL_PHYSMAP_BASE) >>> 2);
   return Atomics.compareExchange(words, ((base + plan.physmap) >>> 2) + frame, 0, (linear + offset) | 0) === 0;
+}
+
+/** Takes what lies at a guest frame out. @returns its file offset, -1 where nothing did */
+export function removeFromPhysmap(mapping: Mapping, frame: number): number {
+  const offset = physmapOffset(mapping, frame, false);
+  if (offset >= 0) Atomics.store(mapping.words, ((mapping.base + mapping.plan.physmap) >>> 2) + frame, 0);
+  return offset;
 }
 
 /** Whether placeInPhysmap would find the guest frame empty now. */

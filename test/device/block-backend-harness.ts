@@ -63,6 +63,17 @@ export class FakeGrants implements GrantMapper {
     this.free.push(handle);
     return GrantStatus.okay;
   }
+  mapMany(refs: Uint32Array, count: number, readOnly: boolean, handles: Int32Array, at: number): number {
+    for (let n = 0; n < count; n++) {
+      const handle = this.map(refs[n]!, readOnly);
+      handles[at + n] = handle;
+      if (handle < 0) return n;
+    }
+    return count;
+  }
+  unmapMany(handles: Int32Array, from: number, to: number): void {
+    for (let n = from; n < to; n++) this.unmap(handles[n]!);
+  }
   written(address: number, length: number): void {
     if (!this.mapped.some((page) => page && !page.readOnly && inside(page.address, address, 1))) {
       throw new Error(`written to ${address}, which is not mapped`);

@@ -7,9 +7,16 @@ import { grantMapper } from "../../engine/hypervisor/grant-mapper.ts";
 import { framePins, grantPins, lockGrant, unlockGrant } from "../../engine/hypervisor/grant-pins.ts";
 import { releaseMapsOf, settleMapsOf } from "../../engine/hypervisor/grant-recovery.ts";
 import { Maptrack } from "../../engine/hypervisor/maptrack.ts";
-import { CONSOLE_GFN, CONTROL_PHYSMAP_BASE, GRANT_REFS, MAPTRACK_ENTRIES } from "../../engine/memory/frame-plan.ts";
+import {
+  CONSOLE_GFN,
+  CONTROL_MAPTRACK,
+  CONTROL_PHYSMAP_BASE,
+  GRANT_REFS,
+  MAPTRACK_ENTRIES,
+} from "../../engine/memory/frame-plan.ts";
 import { defaultMemoryKind } from "../../engine/memory/guest-memory.ts";
 import { Peers } from "../../engine/memory/peers.ts";
+import { removeFromPhysmap } from "../../engine/memory/physmap.ts";
 import { entryFlags, GrantLab, type Service, writeEntry } from "./grant-domains.ts";
 
 const { GrantStatus, GTF_PERMIT_ACCESS: PERMIT, GTF_READONLY, GTF_READING, GTF_WRITING } = abi;
@@ -49,6 +56,71 @@ describe.skipIf(defaultMemoryKind() !== "mapped")("grant maps", () => {
     expect(pins()).toEqual({ ref: 0, frame: 0 });
     expect(entryFlags(front, REF)).toBe(PERMIT);
     expect(mapper.unmap(handle)).toBe(GrantStatus.bad_handle);
+  });
+
+  it("maps and unmaps many, up to the first that cannot be", () => {
+    for (let n = 0; n < 8; n++) writeEntry(front, REF + n, n === 5 ? 0 : PERMIT, BACK, FRAME + n);
+    const mapper = grantMapper(back.maps, FRONT);
+    if (mapper === undefined) throw new Error("the frontend lives");
+    const refs = Uint32Array.from({ length: 8 }, (_, n) => REF + n);
+    const handles = new Int32Array(9).fill(77);
+    expect(mapper.mapMany(refs, 8, false, handles, 1)).toBe(5);
+    expect([handles[0], handles[6], handles[7]]).toEqual([77, GrantStatus.general_error, 77]);
+    const addresses = [...handles.subarray(1, 6)].map((handle) => mapper.address(handle));
+    expect(addresses).toEqual([0, 1, 2, 3, 4].map((n) => mapper.memory.base + (FRAME + n) * 4096));
+    expect(back.maps.listMaps(FRONT)).toHaveLength(5);
+    mapper.unmapMany(handles, 2, 4);
+    expect(back.maps.listMaps(FRONT).map((map) => map.ref - REF)).toEqual([0, 3, 4]);
+    // A second time, with handles that are none among them.
+    mapper.unmapMany(handles, 1, 9);
+    expect(back.maps.listMaps(FRONT)).toEqual([]);
+    expect([pins(), inUse()]).toEqual([{ ref: 0, frame: 0 }, 0]);
+  });
+
+  it("maps none, and unmaps all, of a domain that has ended", () => {
+    writeEntry(front, REF, PERMIT, BACK, FRAME);
+    const mapper = grantMapper(back.maps, FRONT);
+    const handles = new Int32Array(2);
+    expect(mapper?.mapMany(Uint32Array.of(REF, REF), 2, true, handles, 0)).toBe(2);
+    lab.end(front);
+    const none = new Int32Array(1);
+    expect(mapper?.mapMany(Uint32Array.of(REF), 1, true, none, 0)).toBe(0);
+    expect(none[0]).toBe(GrantStatus.bad_domain);
+    mapper?.unmapMany(handles, 0, 2);
+    expect(back.maps.listMaps()).toEqual([]);
+  });
+
+  it("refuses a frame that its owner takes away between the look and the pin", () => {
+    writeEntry(front, REF, PERMIT, BACK, FRAME);
+    const { mapping } = front;
+    const { add } = Atomics;
+    const take: typeof Atomics.add = (words, at, value) => {
+      removeFromPhysmap(mapping, FRAME);
+      return add(words as Int32Array, at, value as number) as never;
+    };
+    Object.assign(Atomics, { add: take });
+    try {
+      expect(back.maps.map(FRONT, REF, false)).toBe(GrantStatus.bad_page);
+    } finally {
+      Object.assign(Atomics, { add });
+    }
+    expect([pins(), inUse(), back.maps.listMaps()]).toEqual([{ ref: 0, frame: 0 }, 0, []]);
+  });
+
+  it("refuses a grant that its owner takes back between the look and the claim", () => {
+    writeEntry(front, REF, PERMIT, BACK, FRAME);
+    const { add } = Atomics;
+    const take: typeof Atomics.add = (words, at, value) => {
+      writeEntry(front, REF, 0, 0, 0);
+      return add(words as Int32Array, at, value as number) as never;
+    };
+    Object.assign(Atomics, { add: take });
+    try {
+      expect(back.maps.map(FRONT, REF, false)).toBe(GrantStatus.general_error);
+    } finally {
+      Object.assign(Atomics, { add });
+    }
+    expect([pins(), entryFlags(front, REF), back.maps.listMaps()]).toEqual([{ ref: 0, frame: 0 }, 0, []]);
   });
 
   it("keeps reading and writing apart", () => {
@@ -194,8 +266,21 @@ describe.skipIf(defaultMemoryKind() !== "mapped")("grant maps", () => {
   });
 
   describe("a mapper killed between two steps", () => {
-    /** Leaves the state behind that a kill at that step leaves: what runs afterwards is as if it never ran. */
-    function killAt(step: number, act: () => void): boolean {
+    /** Words of the mapper's maptrack that it writes plainly, between its atomic operations. */
+    const TRACKED = 4096;
+
+    /**
+     * Leaves the state behind that a kill at that step leaves: what runs afterwards is as if it never ran. Steps are atomic
+     * operations; of the plain writes since the last one, in ascending order of place, those are undone whose bit is set in
+     * `undone`: a kill comes between these too.
+     * @returns whether the act was cut short, and how many plain writes there were
+     */
+    function killAt(step: number, undone: number, act: () => void): { killed: boolean; plain: number } {
+      const { words, base, plan } = back.mapping;
+      const start = (base + plan.control + CONTROL_MAPTRACK) >>> 2;
+      const track = () => words.slice(start, start + TRACKED);
+      let before = track();
+      let killed = false;
       let steps = 0;
       const stop = new Error("killed");
       const natives = { store: Atomics.store, add: Atomics.add, sub: Atomics.sub, and: Atomics.and, or: Atomics.or };
@@ -203,32 +288,41 @@ describe.skipIf(defaultMemoryKind() !== "mapped")("grant maps", () => {
       const guarded = (native: (...args: never[]) => unknown) =>
         ((...args: never[]) => {
           if (steps++ === step) throw stop;
-          return native(...args);
+          const result = native(...args);
+          before = track();
+          return result;
         }) as never;
       try {
         for (const [name, native] of Object.entries(natives)) Object.assign(Atomics, { [name]: guarded(native) });
         Object.assign(Atomics, { compareExchange: guarded(compareExchange) });
         act();
-        return false;
       } catch (error) {
         if (error !== stop) throw error;
-        return true;
+        killed = true;
       } finally {
         Object.assign(Atomics, natives, { compareExchange });
       }
+      let plain = 0;
+      for (const [index, word] of track().entries()) {
+        const earlier = before[index] ?? 0;
+        if (word !== earlier && (undone & (1 << plain++)) !== 0) words[start + index] = earlier;
+      }
+      return { killed, plain };
     }
 
     it.each(["map", "unmap"] as const)(
       "in %s: dead, nothing is left; restarted, what it had is",
       (operation) => {
         for (const restart of [false, true]) {
-          let killed = true;
+          let end = { killed: true, plain: 0 };
           let step = 0;
-          for (; killed; step++) {
+          let undone = 0;
+          let states = 0;
+          for (; end.killed || undone > 0; states++) {
             writeEntry(front, REF, PERMIT, BACK, FRAME);
             const kept = back.maps.map(FRONT, REF, true);
             const handle = operation === "unmap" ? back.maps.map(FRONT, REF, false) : -1;
-            killed = killAt(step, () => {
+            end = killAt(step, undone, () => {
               if (operation === "unmap") back.maps.unmap(handle);
               else back.maps.map(FRONT, REF, false);
             });
@@ -246,8 +340,13 @@ describe.skipIf(defaultMemoryKind() !== "mapped")("grant maps", () => {
             expect(lockGrant(front.mapping, REF)).toBe(0);
             unlockGrant(front.mapping, REF, 0);
             expect(new Maptrack(back.mapping).isLive(kept)).toBe(false);
+            undone++;
+            if (undone < 1 << end.plain) continue;
+            undone = 0;
+            step++;
           }
-          expect(step).toBeGreaterThan(8);
+          expect(step).toBeGreaterThan(5);
+          expect(states).toBeGreaterThan(10);
         }
       },
       60_000,

@@ -11,6 +11,12 @@ import type { ParsedRequest } from "./request.ts";
 
 const PAGE_SIZE = (LAST_SECTOR_OF_PAGE + 1) * SECTOR;
 
+/** Adds segment `i`, whose page lies at `address`. */
+function addPiece({ pieces }: Operation, request: ParsedRequest, i: number, address: number): void {
+  const first = request.first[i]!;
+  pieces.add(address + first * SECTOR, (request.last[i]! - first + 1) * SECTOR);
+}
+
 export class SegmentMapper {
   private readonly grants: GrantMapper;
   private readonly persistent: PersistentGrants | undefined;
@@ -57,21 +63,42 @@ export class SegmentMapper {
 
   /** Maps all segments of a checked request and appends them to the operation. @returns undefined, or what is wrong */
   append(operation: Operation, request: ParsedRequest): string | undefined {
-    const grantsBefore = operation.grantCount;
+    const before = operation.grantCount;
     const readOnly = operation.kind === "write";
+    const batch = !this.persistent && this.grants.mapMany !== undefined;
+    const mapped = batch ? this.mapAll(operation, request, readOnly) : this.mapEach(operation, request, readOnly);
+    if (mapped === request.segments) return undefined;
+    const status = operation.grants[operation.grantCount]!;
+    this.releaseFrom(operation, before);
+    operation.pieces.cut(operation.length);
+    return `grant ${request.refs[mapped]} of segment ${mapped}: status ${status}`;
+  }
+
+  /**
+   * The segments' pages by mapMany(), for grants that are not kept.
+   * @returns how many could be mapped; behind their grants stands the status of the first that could not
+   */
+  private mapAll(operation: Operation, request: ParsedRequest, readOnly: boolean): number {
+    const { grants, counters } = this;
+    const before = operation.grantCount;
+    const mapped = grants.mapMany!(request.refs, request.segments, readOnly, operation.grants, before);
+    operation.grantCount += mapped;
+    counters.add(BlockCounter.grants_mapped, mapped);
+    counters.add(BlockCounter.grants_total, mapped);
+    for (let i = 0; i < mapped; i++) addPiece(operation, request, i, grants.address(operation.grants[before + i]!));
+    return mapped;
+  }
+
+  /** The same one by one, as it must be where grants are kept. */
+  private mapEach(operation: Operation, request: ParsedRequest, readOnly: boolean): number {
     for (let i = 0; i < request.segments; i++) {
-      const ref = request.refs[i]!;
-      const status = this.map(ref, readOnly);
-      if (status < 0) {
-        this.releaseFrom(operation, grantsBefore);
-        operation.pieces.cut(operation.length);
-        return `grant ${ref} of segment ${i}: status ${status}`;
-      }
-      operation.grants[operation.grantCount++] = this.grant;
-      const first = request.first[i]!;
-      operation.pieces.add(this.address + first * SECTOR, (request.last[i]! - first + 1) * SECTOR);
+      const status = this.map(request.refs[i]!, readOnly);
+      operation.grants[operation.grantCount] = status < 0 ? status : this.grant;
+      if (status < 0) return i;
+      operation.grantCount++;
+      addPiece(operation, request, i, this.address);
     }
-    return undefined;
+    return request.segments;
   }
 
   /** Copies the segments of an indirect request out of their pages. @returns undefined, or what is wrong */
@@ -108,7 +135,13 @@ export class SegmentMapper {
 
   /** Gives back the operation's grants from number `first` on. */
   releaseFrom(operation: Operation, first: number): void {
-    for (let i = first; i < operation.grantCount; i++) this.release(operation.grants[i]!);
+    const { grants, grantCount } = operation;
     operation.grantCount = first;
+    if (!this.persistent && this.grants.unmapMany) {
+      this.grants.unmapMany(grants, first, grantCount);
+      this.counters.add(BlockCounter.grants_mapped, first - grantCount);
+      return;
+    }
+    for (let i = first; i < grantCount; i++) this.release(grants[i]!);
   }
 }

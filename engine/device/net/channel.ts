@@ -26,6 +26,8 @@ export interface VifSpecification extends VifIdentity {
 export interface VifFacts {
   /** Pages can be exchanged with this guest: feature-rx-flip. */
   readonly flip: boolean;
+  /** Queues that it is offered, below those that the backend offers to all. */
+  readonly queues?: number;
 }
 
 /** A queue's grants and the frontend's ports; one port for both rings unless the channels are split. */

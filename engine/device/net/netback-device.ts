@@ -129,11 +129,16 @@ export class NetbackDevice {
     return frontend;
   }
 
+  private limitsOf({ queues }: VifFacts): NetTransportLimits {
+    const { limits } = this.options;
+    return queues === undefined ? limits : { ...limits, queues: Math.min(queues, limits.queues) };
+  }
+
   /** Publishes features; the frontend reads them once it sees InitWait. */
   private async publish(own: XenbusState): Promise<void> {
     const opened = await this.ensureOpen(own);
     if (!opened) return;
-    const { limits } = this.options;
+    const limits = this.limitsOf(opened);
     await this.switchTo(own, XenbusState.InitWait, {
       "feature-sg": "1",
       "feature-gso-tcpv4": "1",
@@ -166,8 +171,8 @@ export class NetbackDevice {
   }
 
   private async attach(own: XenbusState, opened: VifFacts, frontend: OtherEnd, resume: boolean): Promise<boolean> {
-    const { limits, service, store } = this.options;
-    const read = await readNetTransportParameters(store, frontend.directory, limits);
+    const { service, store } = this.options;
+    const read = await readNetTransportParameters(store, frontend.directory, this.limitsOf(opened));
     if ("problem" in read) {
       await this.fail(own, Errno.EINVAL, read.problem);
       return false;
