@@ -92,7 +92,13 @@ async function main(input: WorkerInput): Promise<void> {
     write: (offset, size, value) => context.apic.writePage(offset, size, value),
   };
   memory.physmap.mapDevice(gfn(LOCAL_APIC_FRAME));
-  const vcpu = createVcpu({ memory: mapping.memory, core: input.core, nanoseconds: clock, device, compiler: {} });
+  const vcpu = createVcpu({
+    memory: mapping.memory,
+    core: input.core,
+    nanoseconds: clock,
+    device,
+    compiler: { background: true },
+  });
   vcpu.setCpuid(cpuidEntries({ vcpu: 0, domain: input.domain, tscKhz: TSC_KHZ }));
   vcpu.state = pvhEntryState(input.entry);
   const log = (line: string) => post({ kind: "log", line });

@@ -324,7 +324,10 @@ class Translator {
   // --- statements -------------------------------------------------------------------------------------------------
 
   statements(nodes: readonly ts.Statement[]): Statement[] {
-    return accesses(nodes.flatMap((node) => this.statement(node)));
+    return accesses(
+      nodes.flatMap((node) => this.statement(node)),
+      this.text,
+    );
   }
 
   private body(node: ts.Statement): Statement[] {
@@ -398,9 +401,9 @@ class Translator {
   }
 }
 
-const sizeOf = (bytes: Expression | undefined): Size => {
+const sizeOf = (bytes: Expression | undefined, text: string): Size => {
   if (bytes?.[0] === "i32" && (bytes[1] === 1 || bytes[1] === 2 || bytes[1] === 4 || bytes[1] === 8)) return bytes[1];
-  throw new Error("operation text: an access of unknown size");
+  throw new Error(`operation text: an access of unknown size in\n${text}`);
 };
 
 /** A "let" that looks a linear address up in the TLB. */
@@ -408,24 +411,28 @@ const isLookup = (statement: Statement): boolean =>
   statement[0] === "let" && statement[3][0] === "op" && statement[3][2]?.[0] === "tlb";
 
 /** Finds the text of loadMemory and storeMemory (access.ts) again and says what it means. */
-function accesses(list: readonly Statement[]): Statement[] {
-  const found = list.filter((each) => !isLookup(each)).map(access);
-  if (JSON.stringify(found).includes('"tlb"')) throw new Error("operation text: an access that is not known");
+function accesses(list: readonly Statement[], text: string): Statement[] {
+  const found = list.filter((each) => !isLookup(each)).map((each) => access(each, text));
+  const left = JSON.stringify(found);
+  const entries = list.filter(isLookup).map((each) => JSON.stringify(["get", each[1]]));
+  if (left.includes('"tlb"') || entries.some((entry) => left.includes(entry))) {
+    throw new Error(`operation text: an access that is not known in\n${text}`);
+  }
   return found;
 }
 
-function access(statement: Statement): Statement {
+function access(statement: Statement, text: string): Statement {
   if (statement[0] === "let" && statement[3][0] === "if") {
     const miss = statement[3][4];
     if (miss[0] === "call" && READS.includes(miss[1]) && miss[2] !== undefined) {
-      return ["read", statement[1], sizeOf(miss[3]), miss[2]];
+      return ["read", statement[1], sizeOf(miss[3], text), miss[2]];
     }
   }
   if (statement[0] !== "if") return statement;
   const [, , then, otherwise] = statement;
   const [miss] = otherwise;
   if (miss?.[0] === "call" && WRITES.includes(miss[1]) && miss[2] !== undefined && miss[3] !== undefined) {
-    return ["write", sizeOf(miss[4]), miss[2], miss[3]];
+    return ["write", sizeOf(miss[4], text), miss[2], miss[3]];
   }
   const [only] = then;
   if (only?.[0] === "call" && only[1] === "badTarget") return ["if", statement[1], [["fault"]], []];

@@ -1,30 +1,41 @@
 /**
  * Compiles blocks that have become hot. The core queues them; between two runs of the vCPU the compiler takes what is queued
- * and makes a module of it, whose functions take the blocks' places: from then on the interpreter, and other compiled
+ * and has a module made of it, whose functions take the blocks' places: from then on the interpreter, and other compiled
  * blocks, call them.
  */
-import { readFileSync } from "node:fs";
-import { fileURLToPath } from "node:url";
 import { setFlagsFromString } from "node:v8";
-import { CODE_RESETS, HOT_COUNT, HOT_QUEUE, HOT_THRESHOLD, R_FUNCTION, R_OP } from "../assembly/layout.ts";
+import {
+  CODE_GENERATION,
+  CODE_RESETS,
+  HOT_COUNT,
+  HOT_QUEUE,
+  HOT_THRESHOLD,
+  R_FUNCTION,
+  R_GENERATION,
+  R_OP,
+  R_PAGE,
+} from "../assembly/layout.ts";
+import { BackgroundCompiler } from "./background.ts";
+import { buildDispatch, DISPATCH } from "./dispatch.ts";
 import type { OperationTable } from "./ir.ts";
-import { buildModule, importedFunctions, type ModuleRecipe } from "./module.ts";
-import { type DecodedBlock, RecordReader } from "./records.ts";
+import { importedFunctions } from "./module.ts";
+import { type MadeModule, ModuleMaker } from "./module-maker.ts";
+import { loadOperations } from "./operations.ts";
 
 export interface CompilerOptions {
   /** Runs of a block until it is compiled. */
   readonly threshold: number;
   /** Blocks of a module, unless they have waited for long. */
   readonly batch: number;
+  /** Blocks compiled at most; then everything decoded is forgotten, and what is hot compiles anew. */
+  readonly most: number;
+  /** Whether a thread of its own makes the modules; else poll() does, at once. */
+  readonly background: boolean;
 }
 
-const DEFAULTS: CompilerOptions = { threshold: 1000, batch: 64 };
+const DEFAULTS: CompilerOptions = { threshold: 1000, batch: 64, most: 40_000, background: false };
 /** Looks at a queue that is not full before it is compiled as it is. */
 const PATIENCE = 256;
-/** Functions in the table at most; then everything decoded is forgotten, and what is hot compiles anew. */
-const MOST_FUNCTIONS = 60_000;
-/** Entries by which the table grows. */
-const GROWTH = 4096;
 
 /** Exports of the core that the compiler uses itself. */
 export interface CompilerCore {
@@ -37,23 +48,23 @@ export interface CompilerCore {
   readonly [name: string]: unknown;
 }
 
-/** What the build wrote about the operations, beside the core. @throws Error when the build has not run */
-export function loadOperations(): OperationTable {
-  const file = new URL("../operations.json", import.meta.url);
-  const built = file.pathname.includes("/dist/")
-    ? file
-    : new URL("../../../dist/engine/cpu/operations.json", import.meta.url);
-  return JSON.parse(readFileSync(fileURLToPath(built), "utf8")) as OperationTable;
-}
-
 /**
- * V8 moves the code of unlikely branches away only with the first flag; without it compiled blocks take twice the room in the
- * caches. Newer versions do so by themselves and know the flag no more. The second is the work after which V8 optimizes a
- * function, in its bytes: a block has run often before it gets here.
+ * V8 moves the code of unlikely branches away only with this flag; without it compiled blocks take twice the room in the
+ * caches. Newer versions do so by themselves and know the flag no more.
  */
 function tuneWebAssembly(): void {
   setFlagsFromString("--experimental-wasm-branch-hinting");
-  setFlagsFromString("--wasm-tiering-budget=300000");
+}
+
+/** What modules of blocks are instantiated with. */
+function link(memory: WebAssembly.Memory, core: CompilerCore, table: OperationTable): WebAssembly.Imports {
+  const env = { memory, table: core.table };
+  const exports = core as unknown as WebAssembly.Imports[string];
+  const shared = new WebAssembly.Instance(new WebAssembly.Module(buildDispatch()), { env, core: exports }).exports;
+  const dispatch = Object.fromEntries(Object.keys(DISPATCH).map((name, n) => [name, shared[n] as () => number]));
+  const named = importedFunctions(table).filter(({ module }) => module === "core");
+  const functions = Object.fromEntries(named.map(({ name }) => [name, core[name]]));
+  return { env, dispatch, core: functions as WebAssembly.Imports[string] };
 }
 
 export class BlockCompiler {
@@ -61,13 +72,16 @@ export class BlockCompiler {
   private readonly core: CompilerCore;
   private readonly words: Uint32Array;
   private readonly halves: Uint16Array;
-  private readonly recipe: ModuleRecipe;
+  private readonly maker: ModuleMaker | undefined;
+  private readonly background: BackgroundCompiler | undefined;
   private readonly imports: WebAssembly.Imports;
   private readonly compiledOperation: number;
   private readonly first: number;
   private next: number;
   private resets: number;
   private patience = PATIENCE;
+  /** Whether the background has not answered yet. */
+  private waiting = false;
   /** Blocks compiled so far. */
   compiled = 0;
 
@@ -78,14 +92,14 @@ export class BlockCompiler {
     this.halves = new Uint16Array(memory.buffer);
     tuneWebAssembly();
     const table = loadOperations();
-    const records = new RecordReader(memory, table.names);
+    this.compiledOperation = table.names.indexOf("compiled");
+    this.imports = link(memory, core, table);
     const indexes = core.handlerIndexes() >>> 1;
     const handlers = new Map(table.handlers.map((name, n) => [this.halves[indexes + n] ?? 0, name]));
-    this.recipe = { table, records, handlers, resync: table.names.indexOf("resync") };
-    this.compiledOperation = table.names.indexOf("compiled");
-    const functions = Object.fromEntries(importedFunctions(table).map(([name]) => [name, core[name]]));
-    this.imports = { env: { memory, table: core.table }, core: functions as WebAssembly.Imports[string] };
-    this.first = core.table.length;
+    if (this.options.background) this.background = new BackgroundCompiler(memory, handlers);
+    else this.maker = new ModuleMaker(memory, handlers);
+    // At once: growing it later would take long.
+    this.first = core.table.grow(this.options.most);
     this.next = this.first;
     this.resets = this.word(CODE_RESETS);
     this.words[HOT_THRESHOLD >> 2] = this.options.threshold;
@@ -95,32 +109,37 @@ export class BlockCompiler {
     return this.words[address >> 2] ?? 0;
   }
 
-  /** Compiles what is queued, if that is worth a module. To be called while the vCPU does not run. */
+  /** Has what is queued compiled, if that is worth a module, and installs what is ready. While the vCPU does not run. */
   poll(): void {
+    if (this.waiting) this.receive();
     const count = this.word(HOT_COUNT);
-    if (count === 0) return;
+    if (count === 0 || this.waiting) return;
     if (count < this.options.batch && --this.patience > 0) return;
     this.patience = PATIENCE;
     this.compileQueue(count);
+  }
+
+  private receive(): void {
+    const answer = this.background?.take();
+    if (answer === undefined) return;
+    this.waiting = false;
+    if (answer.resets === this.word(CODE_RESETS) && answer.made !== undefined) this.install(answer.made);
   }
 
   private compileQueue(count: number): void {
     this.forget();
     const heads = this.words.slice(HOT_QUEUE >> 2, (HOT_QUEUE >> 2) + count);
     this.words[HOT_COUNT >> 2] = 0;
-    const blocks: DecodedBlock[] = [];
-    for (const head of heads) {
-      const block = this.recipe.records.block(head);
-      if (block !== undefined) blocks.push(block);
-    }
-    if (this.next - this.first + blocks.length > MOST_FUNCTIONS) {
+    if (this.next - this.first + heads.length > this.options.most) {
       this.core.resetCode();
       this.core.flushTlb(0);
-      return;
+    } else if (this.background !== undefined) {
+      this.background.request({ heads, resets: this.resets });
+      this.waiting = true;
+    } else {
+      const made = this.maker?.make(heads);
+      if (made !== undefined) this.install(made);
     }
-    // Neighbours in the guest's code become neighbours in the module's.
-    blocks.sort((a, b) => a.page - b.page || a.offset - b.offset);
-    if (blocks.length > 0) this.install(blocks);
   }
 
   /** After all decoded code was dropped: nothing refers to the functions any more. */
@@ -132,20 +151,27 @@ export class BlockCompiler {
     this.next = this.first;
   }
 
-  private install(blocks: readonly DecodedBlock[]): void {
+  private install({ heads, module }: MadeModule): void {
     const { table } = this.core;
     const first = this.next;
-    const end = first + blocks.length;
-    if (end > table.length) table.grow(Math.max(GROWTH, end - table.length));
-    const module = new WebAssembly.Module(buildModule(this.recipe, blocks, first));
-    new WebAssembly.Instance(module, this.imports);
-    this.next = end;
-    this.compiled += blocks.length;
+    const { exports } = new WebAssembly.Instance(module, this.imports);
+    heads.forEach((_, n) => {
+      table.set(first + n, exports[n] as () => number);
+    });
+    this.next = first + heads.length;
+    this.compiled += heads.length;
     // Resolved jumps name the function of their target as well.
     this.core.flushJumps();
-    blocks.forEach(({ head }, n) => {
+    heads.forEach((head, n) => {
+      if (!this.current(head)) return;
       this.words[(head + R_FUNCTION) >> 2] = first + n;
       this.halves[(head + R_OP) >> 1] = this.compiledOperation;
     });
+  }
+
+  /** Whether a block's code is as it was when it was decoded. */
+  private current(head: number): boolean {
+    const page = this.word(head + R_PAGE);
+    return this.word(head + R_GENERATION) === this.word(CODE_GENERATION + (page >>> 12) * 4);
   }
 }

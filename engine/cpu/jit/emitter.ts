@@ -25,21 +25,10 @@ import { depthOf, MEMORY, type Operand, push as pushOperand } from "./flags.ts";
 import { fold, isConstant, isRegister, type Node } from "./fold.ts";
 import { type Extent, GuestMemory } from "./guest-memory.ts";
 import type { Access, Expression, OperationTable, Statement, Wasm } from "./ir.ts";
+import type { FunctionCode } from "./module-writer.ts";
 import type { DecodedBlock, DecodedRecord, RecordReader } from "./records.ts";
 import { assigned, CHANGING, PENDING, SETTING, touchesFlags, writesRegisters } from "./texts.ts";
 import { type RegisterCache, Values } from "./values.ts";
-
-/** Functions of a module besides the blocks; all answer the next record. */
-export interface Helpers {
-  /** (i64 linear address, i32 instructions): goes on there, if the budget is enough for those up to here. */
-  readonly jump: number;
-  /** (i32 head): what runs that block. */
-  readonly enter: number;
-  /** (i32 record): the record's direct jump, by its link if there is one by now. */
-  readonly link: number;
-  /** (i32 record): the record's direct jump, by the core. */
-  readonly far: number;
-}
 
 /** What a block's function needs to know of the module that it becomes part of. */
 export interface ModuleFrame {
@@ -47,24 +36,12 @@ export interface ModuleFrame {
   readonly records: RecordReader;
   /** Number of the record operation that the interpreter executes where code has changed. */
   readonly resync: number;
-  /** Function index of an imported function of the core. */
-  core(name: string): number;
+  /** Function index of an imported function. */
+  imported(name: string): number;
   /** Function index of a block of this module by its head. */
   local(head: number): number | undefined;
-  /** Function indexes of what blocks share (module.ts). */
-  readonly helpers: Helpers;
   /** Names of the core's handlers by function table index. */
   readonly handlers: ReadonlyMap<number, string>;
-  /** Type index of (i32) → nothing. */
-  readonly handlerType: number;
-}
-
-/** A compiled function. */
-export interface FunctionCode {
-  /** Locals and instructions: the body of an entry in the code section. */
-  readonly body: Uint8Array;
-  /** Branch hints: offset of the instruction in `body`, and whether it is likely taken. */
-  readonly hints: readonly (readonly [offset: number, likely: boolean])[];
 }
 
 /** Flag states that wait below one another at most. */
@@ -93,7 +70,7 @@ export class BlockEmitter {
   private constructor(frame: ModuleFrame, block: DecodedBlock, extents?: Extent[]) {
     this.frame = frame;
     this.block = block;
-    this.values = new Values(frame.core);
+    this.values = new Values(frame.imported);
     this.code = this.values.code;
     this.memory = new GuestMemory(this.values, () => this.leaveHere(), extents);
   }
@@ -376,12 +353,12 @@ export class BlockEmitter {
     if (target < 0 || target > 0xfff) {
       this.values.push(["op", "i64.add", ["register", "u64", SLOT_PAGE], ["i64", BigInt(target)]]);
       code.i32(frame.records.count(at));
-      code.returnCall(frame.helpers.jump);
+      code.returnCall(frame.imported("jump"));
     } else {
       this.spend();
       this.values.unlikely(() => {
         code.i32(at);
-        code.returnCall(frame.helpers.far);
+        code.returnCall(frame.imported("farJump"));
       });
       const head = frame.records.find(block.page, target);
       if (head === block.head) {
@@ -389,10 +366,10 @@ export class BlockEmitter {
         code.branch(this.values.depth - 1);
       } else if (head !== undefined) {
         code.i32(head);
-        code.returnCall(frame.local(head) ?? frame.helpers.enter);
+        code.returnCall(frame.local(head) ?? frame.imported("enter"));
       } else {
         code.i32(at);
-        code.returnCall(frame.helpers.link);
+        code.returnCall(frame.imported("link"));
       }
     }
     this.ended = true;
@@ -405,7 +382,7 @@ export class BlockEmitter {
     this.values.storeAll();
     pushOperand(code, linear);
     code.i32(frame.records.count(this.at));
-    code.returnCall(frame.helpers.jump);
+    code.returnCall(frame.imported("jump"));
     this.ended = true;
   }
 
@@ -504,7 +481,7 @@ export class BlockEmitter {
     code.store("u32", CUR);
     code.i32(at);
     code.i32(frame.records.handler(at));
-    code.callIndirect(frame.handlerType);
+    code.call(frame.imported("handle"));
     if (FLAGS_ONLY.has(name)) return;
     this.values.cache.fill(0);
     this.memory.clear();

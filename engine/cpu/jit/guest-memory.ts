@@ -91,10 +91,11 @@ export class GuestMemory {
     const known = this.known.get(id);
     if (known === undefined || (write && !known.write)) return undefined;
     if (wanted.low >= known.low && wanted.high <= known.high) return known;
+    // What the look-up has grown to, also on a way of a branch that is over.
     const extent = this.extents[known.check];
     if (!this.measuring || extent === undefined) return undefined;
-    const low = wanted.low < known.low ? wanted.low : known.low;
-    const high = wanted.high > known.high ? wanted.high : known.high;
+    const low = wanted.low < extent.low ? wanted.low : extent.low;
+    const high = wanted.high > extent.high ? wanted.high : extent.high;
     if (high - low > SPAN) return undefined;
     Object.assign(extent, { low, high });
     const grown = { ...known, low, high };

@@ -35,16 +35,16 @@ export class Values implements FlagCode {
   /** Local with the address of the TLB in use, if anything needs it. */
   readonly tlb: number;
   private usesTlb = false;
-  private readonly core: (name: string) => number;
+  private readonly imported: (name: string) => number;
   /** Types of the locals; local 0 is the parameter. */
   private readonly types: number[] = [I32];
   private free: number[] = [];
   private readonly origins = new Map<number, Origin>();
   private numbered = 0;
 
-  /** @param core function index of an imported function */
-  constructor(core: (name: string) => number) {
-    this.core = core;
+  /** @param imported function index of an imported function */
+  constructor(imported: (name: string) => number) {
+    this.imported = imported;
     this.tlb = this.local("i32");
   }
 
@@ -84,7 +84,7 @@ export class Values implements FlagCode {
   // --- code -------------------------------------------------------------------------------------------------------
 
   callCore(name: string): void {
-    this.code.call(this.core(name));
+    this.code.call(this.imported(name));
   }
 
   /** An if with a value: the condition is on the stack. */

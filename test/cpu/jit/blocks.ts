@@ -1,6 +1,6 @@
 /** What of a vCPU's decoded code is compiled, read from its records. */
 import { CODE_POOL, FRAMES, POOL_NEXT, R_OFFSET, R_OP, R_PAGE, RECORD } from "../../../engine/cpu/assembly/layout.ts";
-import { loadOperations } from "../../../engine/cpu/jit/compiler.ts";
+import { loadOperations } from "../../../engine/cpu/jit/operations.ts";
 import { RecordReader } from "../../../engine/cpu/jit/records.ts";
 
 const { names } = loadOperations();
