@@ -1,9 +1,10 @@
-/** `npm run bench -- boot|cpu|block [-n rounds] [--memory MiB]`: measures and prints one JSON object on standard output. */
+/** `npm run bench -- boot|cpu|block|net [-n rounds] [--memory MiB]`: measures and prints one JSON object on standard output. */
 import os from "node:os";
 import { Command } from "commander";
 import { benchBlock } from "./block.ts";
 import { benchBoot } from "./boot.ts";
 import { benchCpu } from "./cpu.ts";
+import { benchNet } from "./net.ts";
 
 const bench = new Command("bench").description("Measures Domlab; prints JSON with the raw samples.");
 
@@ -23,6 +24,7 @@ function add(name: string, text: string, rounds: string, action: (rounds: number
 add("boot", "seconds from process start to the shell prompt, beside QEMU (TCG, microvm)", "5", benchBoot);
 add("cpu", "guest MIPS at boot and on three loads, and memory", "3", benchCpu);
 add("block", "block devices: TypeScript frontend, and Linux beside QEMU (virtio-blk)", "3", benchBlock);
+add("net", "network: TypeScript frontends on a switch, and Linux beside QEMU (virtio-net)", "3", benchNet);
 
 try {
   await bench.parseAsync();

@@ -1,5 +1,4 @@
 /** The guests that are compared: one of ours with a disk of each placement, and one of QEMU's. */
-import { type ChildProcessWithoutNullStreams, spawn } from "node:child_process";
 import { writeFileSync } from "node:fs";
 import path from "node:path";
 import { type CpioEntry, writeCpio } from "../../../engine/builder/cpio.ts";
@@ -7,12 +6,11 @@ import type { DomainHandle } from "../../../engine/domain/guest.ts";
 import { Host } from "../../../engine/domain/host.ts";
 import type { GuestImage } from "../../../main/images/catalogue.ts";
 import { diskLoadProgram } from "../guest-programs/disk-load.ts";
+import { qemuMachine, startQemuShell } from "../qemu.ts";
 import { Shell } from "../shell.ts";
 import { VDEV, vbdOf } from "./image.ts";
 import { type GuestRow, programOf, ROWS } from "./rows.ts";
 import type { Module } from "./virtio-modules.ts";
-
-const QEMU = "qemu-system-x86_64";
 
 /** A disk in a guest. */
 export interface Contender {
@@ -83,22 +81,13 @@ export async function startDomlab(
   }
 }
 
-/**
- * QEMU's arguments: the machine "pc", as this kernel's virtio disks are found on PCI only, and microvm has no timer that
- * Linux can calibrate when it has PCI.
- */
+/** QEMU's arguments. */
 export function qemuArguments(image: GuestImage, initrd: string, memoryMiB: number, disk: string): string[] {
   return [
-    ...["-M", "pc", "-accel", "tcg", "-m", String(memoryMiB), "-nodefaults", "-no-user-config"],
-    ...["-display", "none", "-no-reboot", "-serial", "stdio", "-kernel", image.kernel, "-initrd", initrd],
-    ...["-append", image.commandLine.replaceAll("hvc0", "ttyS0")],
+    ...qemuMachine(image, initrd, memoryMiB),
     ...["-drive", `file=${disk},if=none,id=disk,format=raw,cache=writeback,aio=threads`],
     ...["-device", "virtio-blk-pci,drive=disk"],
   ];
-}
-
-function ended(child: ChildProcessWithoutNullStreams): Promise<void> {
-  return new Promise((resolve) => child.once("close", () => resolve()));
 }
 
 export async function startQemu(
@@ -109,32 +98,10 @@ export async function startQemu(
 ): Promise<RunningGuest> {
   const initrd = path.join(path.dirname(disk), "initrd");
   writeFileSync(initrd, Buffer.concat([image.initramfs, benchArchive(["vda"], modules)]));
-  const child = spawn(QEMU, qemuArguments(image, initrd, memoryMiB, disk));
-  const gone = ended(child);
-  const failed = new Promise<never>((_, reject) => {
-    let said = "";
-    child.stderr.on("data", (bytes: Buffer) => {
-      said += bytes.toString("latin1");
-    });
-    child.once("error", reject);
-    child.once("close", () => reject(new Error(`QEMU has ended; it said: ${said.slice(-500)}`)));
-  });
-  failed.catch(() => {});
-  const end = async () => {
-    child.kill("SIGKILL");
-    if (child.pid !== undefined) await gone;
-  };
-  const shell = new Shell({
-    onOutput: (listener) => void child.stdout.on("data", listener),
-    write: (bytes) => new Promise((resolve) => child.stdin.write(bytes, () => resolve())),
-  });
-  try {
-    await Promise.race([shell.ready(), failed]);
-    for (const { file } of modules) await Promise.race([shell.run(`insmod /bench/${file}`), failed]);
-    await Promise.race([shell.run("test -b /dev/vda"), failed]);
-  } catch (error) {
-    await end();
-    throw error;
-  }
+  const { shell, end } = await startQemuShell(
+    qemuArguments(image, initrd, memoryMiB, disk),
+    modules,
+    "test -b /dev/vda",
+  );
   return { contenders: [{ name: "qemu", device: "vda", shell }], end };
 }

@@ -58,7 +58,7 @@ interface Moment {
 }
 
 /** User and system time of a process, seconds: fields 14 and 15 of /proc/<pid>/stat, in ticks of 10 ms. */
-function processCpu(pid: number): number {
+export function processCpu(pid: number): number {
   try {
     const fields = readFileSync(`/proc/${pid}/stat`, "latin1").split(") ")[1]?.split(" ") ?? [];
     return (Number(fields[11]) + Number(fields[12])) / 100;
