@@ -142,13 +142,13 @@ describe.skipIf(defaultMemoryKind() !== "mapped")("grant source", () => {
     const page = source.allocatePage() ?? -1;
     await whileHammered(front, ref, (flag) => {
       let refused = 0;
-      for (let ended = 0; ended < 2000 || Atomics.load(flag, 1) < 2000; ended++) {
+      // Until the two have met as well: on a busy host that may take a while.
+      for (let ended = 0; ended < 2000 || Atomics.load(flag, 1) < 2000 || refused === 0; ended++) {
         if (source.grantAccess(BACK, page, false) !== ref) throw new Error("another reference");
         while (!source.endAccess(ref)) refused++;
         // Between a mapping's success and its end the in-use bits stand, so nobody holds the page now.
         if (Atomics.load(flag, 3) !== 0) throw new Error("revoked while mapped");
       }
-      expect(refused).toBeGreaterThan(0);
     });
     expect(framePins(front.mapping, (page - front.mapping.base) / 4096)).toBe(0);
   });
@@ -163,7 +163,7 @@ describe.skipIf(defaultMemoryKind() !== "mapped")("grant source", () => {
     await whileHammered(guest, ref, (flag) => {
       let released = 0;
       let refused = 0;
-      while (released < 500 || Atomics.load(flag, 1) < 1000) {
+      while (released < 500 || Atomics.load(flag, 1) < 1000 || refused === 0) {
         if (guest.call(Hypercall.memory_op, MemoryOp.decrease_reservation, ARGS) === 0) {
           refused++;
           continue;
@@ -172,7 +172,6 @@ describe.skipIf(defaultMemoryKind() !== "mapped")("grant source", () => {
         released++;
         expect(guest.call(Hypercall.memory_op, MemoryOp.populate_physmap, ARGS)).toBe(1);
       }
-      expect(refused).toBeGreaterThan(0);
     });
     expect(framePins(guest.mapping, frame)).toBe(0);
     expect(guest.domain.ram.used).toBe(RAM_BYTES / 4096);
