@@ -6,10 +6,10 @@
 import { Errno } from "../../abi/errors.ts";
 import { type EventPort, eventPort } from "../../memory/types.ts";
 import type { EventChannelPort, GrantSource } from "../domain-interface.ts";
-import { readFlag } from "../xenbus/keys.ts";
-import { frontendStep, XenbusState, xenbusStateName } from "../xenbus/state.ts";
+import { FrontendDevice, type FrontendEnd } from "../xenbus/frontend-device.ts";
+import type { XenbusState } from "../xenbus/state.ts";
 import type { XenbusStore } from "../xenbus/store-access.ts";
-import { type OtherEnd, XenbusDevice } from "../xenbus/xenbus.ts";
+import type { OtherEnd } from "../xenbus/xenbus.ts";
 import {
   type BlkfrontWishes,
   type BlockGeometry,
@@ -77,13 +77,11 @@ interface Queue {
   readonly unlisten: () => void;
 }
 
-export class Blkfront {
+export class Blkfront extends FrontendDevice {
   readonly pool: PagePool;
   private readonly options: BlkfrontOptions;
   private readonly wishes: BlkfrontWishes;
   private readonly protocol;
-  private readonly xenbus: XenbusDevice;
-  private backend: OtherEnd | undefined;
   private rings: FrontRingSetup[] = [];
   private queues: Queue[] = [];
   private nextQueue = 0;
@@ -94,27 +92,16 @@ export class Blkfront {
   private sequence = 0;
   /** Set when the device is over: why. */
   private ended: BlkfrontError | undefined;
-  private closing = false;
-  /** Every connection allows one more: a backend that cannot connect is not asked for ever. */
-  private mayRestart = false;
-  /** What the backend did that it must not do. */
-  private brokenBy: string | undefined;
   private readonly firstConnection = deferred<BlockGeometry>();
-  private readonly ending = deferred<void>();
 
   constructor(options: BlkfrontOptions) {
+    super({ store: options.store, directory: `device/vbd/${options.vdev}`, log: options.log });
     this.options = options;
     this.wishes = { ...DEFAULT_WISHES, ...options.wishes };
     this.pool = new PagePool(options.grants, options.poolPages ?? DEFAULT_POOL_PAGES);
     const protocol = blockProtocol(options.protocol);
     if (!protocol) throw new RangeError(`protocol ${options.protocol}`);
     this.protocol = protocol;
-    this.xenbus = new XenbusDevice({
-      store: options.store,
-      directory: `device/vbd/${options.vdev}`,
-      evaluate: () => this.evaluate(),
-      log: options.log,
-    });
     // Whoever has not called connect() does not wait for it.
     this.firstConnection.promise.catch(() => undefined);
   }
@@ -131,14 +118,8 @@ export class Blkfront {
 
   /** Connects. @returns the disk's properties; rejected with a BlkfrontError when the device ends before */
   async connect(): Promise<BlockGeometry> {
-    await this.xenbus.watch(this.xenbus.directory);
-    this.xenbus.changed();
+    await this.begin();
     return await this.firstConnection.promise;
-  }
-
-  /** Fulfilled when every change known so far has been dealt with. */
-  idle(): Promise<void> {
-    return this.xenbus.idle();
   }
 
   /**
@@ -194,20 +175,7 @@ export class Blkfront {
     return this.backend ? this.options.grants.grantAccess(this.backend.id, page, false) : undefined;
   }
 
-  /** Disconnects for good. Requests without an answer fail. Fulfilled when the frontend's state is Closed. */
-  async close(): Promise<void> {
-    if (this.ended) return;
-    this.closing = true;
-    const own = await this.xenbus.state();
-    if (own !== XenbusState.Closed && own !== XenbusState.Unknown) {
-      await this.xenbus.switchState(own, XenbusState.Closing);
-    }
-    this.xenbus.changed();
-    await this.ending.promise;
-  }
-
-  /** Looks again for pages that the backend held, and frees those it has let go of. @returns how many are left */
-  reclaim(): number {
+  override reclaim(): number {
     this.pool.reclaim();
     return this.pool.heldPages;
   }
@@ -235,66 +203,8 @@ export class Blkfront {
     this.queues[queue % this.queues.length]?.queue.submit(request);
   }
 
-  private async evaluate(): Promise<void> {
-    if (this.ended) return;
-    try {
-      await this.step();
-    } catch (error) {
-      // Without XenStore there is no device; whoever waits for it is told.
-      await this.end("closed", `XenStore: ${error instanceof Error ? error.message : String(error)}`);
-    }
-  }
-
-  private async step(): Promise<void> {
-    this.pool.reclaim();
-    const own = await this.xenbus.state();
-    if (own === XenbusState.Unknown) return await this.end("closed", "the device was removed");
-    if (this.brokenBy !== undefined) {
-      return await this.fatal(own, Errno.EINVAL, `the backend broke the protocol: ${this.brokenBy}`);
-    }
-    const backend = await this.findBackend();
-    if (!backend) return await this.end("closed", "the device names no backend");
-    const peer = await this.xenbus.peerState(backend);
-    switch (frontendStep(own, peer)) {
-      case "wait":
-        if (own === XenbusState.Closed) await this.waitClosed(peer);
-        return;
-      case "negotiate":
-        return await this.negotiate(own, backend);
-      case "connect":
-        return await this.connected(own, backend);
-      case "refresh":
-        return await this.refresh(backend);
-      case "close":
-        this.disconnect();
-        return await this.switchTo(own, XenbusState.Closed);
-      case "restart":
-        if (this.closing || !this.mayRestart || !(await readFlag(this.options.store, backend.directory, "online"))) {
-          return await this.end("closed", "the backend has closed the device");
-        }
-        this.mayRestart = false;
-        return await this.switchTo(own, XenbusState.Initialising);
-      case "illegal":
-        return await this.fatal(own, Errno.EINVAL, `saw state ${xenbusStateName(peer)} at the backend`);
-    }
-  }
-
-  private async waitClosed(peer: XenbusState): Promise<void> {
-    if (this.closing || peer === XenbusState.Unknown) await this.end("closed", "the device is closed");
-  }
-
-  private async findBackend(): Promise<OtherEnd | undefined> {
-    if (this.backend) return this.backend;
-    const backend = await this.xenbus.otherEnd("backend");
-    if (!backend) return undefined;
-    this.backend = backend;
-    await this.xenbus.watch(`${backend.directory}/state`);
-    return backend;
-  }
-
-  private async negotiate(own: XenbusState, backend: OtherEnd): Promise<void> {
+  protected override async negotiate(own: XenbusState, backend: OtherEnd): Promise<Record<string, string> | undefined> {
     const { options } = this;
-    this.disconnect();
     const offer = await readTransportOffer(options.store, backend.directory, this.wishes);
     const rings = allocateRings({
       ...offer,
@@ -304,29 +214,33 @@ export class Blkfront {
       backendId: backend.id,
       slotSize: this.protocol.slotSize,
     });
-    if (typeof rings === "string") return await this.fatal(own, Errno.ENOMEM, rings);
+    if (typeof rings === "string") {
+      await this.fatal(own, Errno.ENOMEM, rings);
+      return undefined;
+    }
     this.rings = rings;
     for (const key of STALE_RING_KEYS) await options.store.remove(`${this.xenbus.directory}/${key}`);
-    const nodes = {
+    return {
       ...ringNodes(rings, offer.ringPageOrder),
       protocol: this.protocol.name,
       "feature-persistent": this.wishes.persistent ? "1" : "0",
     };
-    await this.switchTo(own, XenbusState.Initialised, nodes);
   }
 
-  private async connected(own: XenbusState, backend: OtherEnd): Promise<void> {
+  protected override async connected(own: XenbusState, backend: OtherEnd): Promise<boolean> {
     const geometry = await readGeometry(this.options.store, backend.directory);
-    if ("problem" in geometry) return await this.fatal(own, Errno.EINVAL, geometry.problem);
+    if ("problem" in geometry) {
+      await this.fatal(own, Errno.EINVAL, geometry.problem);
+      return false;
+    }
     const features = await readFeatures(this.options.store, backend.directory, this.wishes);
-    if (!(await this.xenbus.switchState(own, XenbusState.Connected))) return this.xenbus.changed();
-    await this.xenbus.clearError();
-    this.mayRestart = true;
+    if (!(await this.switchToConnected(own))) return false;
     this.features = features;
     this.geometryNow = geometry.value;
     this.startQueues(backend, features);
     this.firstConnection.resolve(geometry.value);
     for (const request of this.backlog.splice(0)) this.sendAgain(request);
+    return true;
   }
 
   /** Sends what had no answer before, or had to wait for the connection; all on one ring, so that the order stays. */
@@ -369,7 +283,7 @@ export class Blkfront {
     });
   }
 
-  private async refresh(backend: OtherEnd): Promise<void> {
+  protected override async refresh(backend: OtherEnd): Promise<void> {
     const read = await readGeometry(this.options.store, backend.directory);
     if ("problem" in read || read.value.sectors === this.geometryNow?.sectors) return;
     this.geometryNow = read.value;
@@ -377,7 +291,7 @@ export class Blkfront {
   }
 
   /** Gives the rings up; what has no answer goes back in line. */
-  private disconnect(): void {
+  protected override disconnect(): void {
     if (this.rings.length === 0) return;
     const left = this.queues.flatMap(({ queue, unlisten }) => {
       unlisten();
@@ -389,25 +303,12 @@ export class Blkfront {
     releaseRings(this.rings.splice(0), { events: this.options.events, pool: this.pool });
   }
 
-  private broken(reason: string): void {
-    this.brokenBy ??= reason;
+  protected override broken(reason: string): void {
+    super.broken(reason);
     this.disconnect();
-    this.xenbus.changed();
   }
 
-  private async fatal(own: XenbusState, errno: number, message: string): Promise<void> {
-    await this.xenbus.error(errno, message);
-    if (own !== XenbusState.Closed) await this.xenbus.switchState(own, XenbusState.Closed);
-    await this.end("backend-broken", message);
-  }
-
-  private async switchTo(own: XenbusState, state: XenbusState, nodes?: Record<string, string>): Promise<void> {
-    await this.xenbus.switchState(own, state, nodes);
-    this.xenbus.changed();
-  }
-
-  private async end(code: BlockFailureCode, message: string): Promise<void> {
-    if (this.ended) return;
+  protected override finish(code: FrontendEnd, message: string): void {
     this.ended = new BlkfrontError(code, message);
     this.disconnect();
     for (const request of this.backlog.splice(0)) {
@@ -416,7 +317,5 @@ export class Blkfront {
     }
     this.pool.drain();
     this.firstConnection.reject(this.ended);
-    await this.xenbus.close();
-    this.ending.resolve();
   }
 }

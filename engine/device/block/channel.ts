@@ -2,13 +2,13 @@
  * What blkback's XenStore side and the threads that serve rings tell each other. Everything here is plain data, so that
  * the two may live on different threads.
  */
+import type { DeviceIdentity, DeviceResult } from "../xenbus/backend-device.ts";
 import type { BlockProtocolName } from "./protocol.ts";
 
 /** Which device; fixed for its life. */
-export interface VbdIdentity {
+export interface VbdIdentity extends DeviceIdentity {
   /** Names the device, and its in-flight region, across restarts of the backend: "vbd/<frontend>/<vdev>". */
   readonly key: string;
-  readonly frontendId: number;
   readonly vdev: number;
 }
 
@@ -57,10 +57,7 @@ export interface BlockChannel extends VbdIdentity {
   readonly resume: boolean;
 }
 
-export type VbdResult<T> =
-  | { readonly ok: true; readonly value: T }
-  /** An errno, and one line that says what is wrong with the image or the frontend's channel. */
-  | { readonly ok: false; readonly errno: number; readonly message: string };
+export type VbdResult<T> = DeviceResult<T>;
 
 /** Who opens images and serves rings for a blkback. Calls about one device never overlap. */
 export interface VbdService {

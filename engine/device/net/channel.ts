@@ -1,11 +1,11 @@
 /** What netback's XenStore side and whoever serves the rings tell each other. Everything here is plain data. */
+import type { DeviceIdentity, DeviceResult } from "../xenbus/backend-device.ts";
 import type { FrameAcceptance } from "./receive-ring.ts";
 
 /** Which interface; fixed for its life. */
-export interface VifIdentity {
+export interface VifIdentity extends DeviceIdentity {
   /** Names the interface, and its regions, across restarts of the backend: "vif/<frontend>/<handle>". */
   readonly key: string;
-  readonly frontendId: number;
   readonly handle: number;
 }
 
@@ -54,10 +54,7 @@ export interface NetChannel extends VifIdentity {
   readonly resume: boolean;
 }
 
-export type VifResult<T> =
-  | { readonly ok: true; readonly value: T }
-  /** An errno, and one line that says what is wrong with the settings or the frontend's channel. */
-  | { readonly ok: false; readonly errno: number; readonly message: string };
+export type VifResult<T> = DeviceResult<T>;
 
 /** Who has switches and serves rings for a netback. Calls about one interface never overlap. */
 export interface VifService {

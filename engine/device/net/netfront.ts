@@ -9,10 +9,10 @@ import { Errno } from "../../abi/errors.ts";
 import type { EventPort } from "../../memory/types.ts";
 import { PagePool } from "../block/page-pool.ts";
 import type { EventChannelPort, GrantSource } from "../domain-interface.ts";
-import { readFlag } from "../xenbus/keys.ts";
-import { frontendStep, XenbusState, xenbusStateName } from "../xenbus/state.ts";
+import { FrontendDevice, type FrontendEnd } from "../xenbus/frontend-device.ts";
+import type { XenbusState } from "../xenbus/state.ts";
 import type { XenbusStore } from "../xenbus/store-access.ts";
-import { type OtherEnd, XenbusDevice } from "../xenbus/xenbus.ts";
+import type { OtherEnd } from "../xenbus/xenbus.ts";
 import { flowHash } from "./flow-hash.ts";
 import type { Frame } from "./frame.ts";
 import {
@@ -63,34 +63,22 @@ interface Queue {
   readonly unlisten: (() => void)[];
 }
 
-export class Netfront {
+export class Netfront extends FrontendDevice {
   private readonly options: NetfrontOptions;
   private readonly wishes: NetfrontWishes;
-  private readonly xenbus: XenbusDevice;
   private readonly pool: PagePool;
-  private backend: OtherEnd | undefined;
   private features: NetfrontFeatures | undefined;
   private offered: NetfrontFeatures | undefined;
   private rings: NetRingPair[] = [];
   private queues: Queue[] = [];
   private ended: NetfrontError | undefined;
-  private closing = false;
-  /** Every connection allows one more: a backend that cannot connect is not asked for ever. */
-  private mayRestart = false;
-  private brokenBy: string | undefined;
   private waiters: { resolve: (features: NetfrontFeatures) => void; reject: (error: Error) => void }[] = [];
-  private closers: (() => void)[] = [];
 
   constructor(options: NetfrontOptions) {
+    super({ store: options.store, directory: `device/vif/${options.handle}`, log: options.log });
     this.options = options;
     this.wishes = { ...DEFAULT_WISHES, ...options.wishes };
     this.pool = new PagePool(options.grants, 0);
-    this.xenbus = new XenbusDevice({
-      store: options.store,
-      directory: `device/vif/${options.handle}`,
-      evaluate: () => this.evaluate(),
-      log: options.log,
-    });
   }
 
   /** What was agreed upon; undefined while not connected. */
@@ -105,16 +93,6 @@ export class Netfront {
     const connected = new Promise<NetfrontFeatures>((resolve, reject) => this.waiters.push({ resolve, reject }));
     await Promise.all([connected, this.begin()]);
     return await connected;
-  }
-
-  private async begin(): Promise<void> {
-    await this.xenbus.watch(this.xenbus.directory);
-    this.xenbus.changed();
-  }
-
-  /** Fulfilled when every change known so far has been dealt with. */
-  idle(): Promise<void> {
-    return this.xenbus.idle();
   }
 
   /** Frames sent and received over the present connection. */
@@ -190,113 +168,46 @@ export class Netfront {
     return ready;
   }
 
-  /** Disconnects for good. Fulfilled when the frontend's state is Closed. */
-  async close(): Promise<void> {
-    if (this.ended) return;
-    this.closing = true;
-    const ending = new Promise<void>((resolve) => this.closers.push(resolve));
-    const own = await this.xenbus.state();
-    if (own !== XenbusState.Closed && own !== XenbusState.Unknown) {
-      await this.xenbus.switchState(own, XenbusState.Closing);
-    }
-    this.xenbus.changed();
-    await ending;
-  }
-
-  /** Looks again for pages that the backend held, and frees those it has let go of. @returns how many are left */
-  reclaim(): number {
+  override reclaim(): number {
     this.pool.reclaim();
     return this.pool.heldPages;
   }
 
-  private async evaluate(): Promise<void> {
-    if (this.ended) return;
-    try {
-      await this.step();
-    } catch (error) {
-      // Without XenStore there is no device; whoever waits for it is told.
-      await this.end(`XenStore: ${error instanceof Error ? error.message : String(error)}`);
-    }
-  }
-
-  private async step(): Promise<void> {
-    this.pool.reclaim();
-    const own = await this.xenbus.state();
-    if (own === XenbusState.Unknown) return await this.end("the device was removed");
-    if (this.brokenBy !== undefined) {
-      return await this.fatal(own, Errno.EINVAL, `the backend broke the protocol: ${this.brokenBy}`);
-    }
-    const backend = await this.findBackend();
-    if (!backend) return await this.end("the device names no backend");
-    const peer = await this.xenbus.peerState(backend);
-    switch (frontendStep(own, peer)) {
-      case "wait":
-        if (own === XenbusState.Closed && (this.closing || peer === XenbusState.Unknown)) {
-          await this.end("the device is closed");
-        }
-        return;
-      case "negotiate":
-        return await this.negotiate(own, backend);
-      case "connect":
-        return await this.connected(own, backend);
-      case "refresh":
-        return;
-      case "close":
-        this.disconnect();
-        return await this.switchTo(own, XenbusState.Closed);
-      case "restart":
-        if (this.closing || !this.mayRestart || !(await readFlag(this.options.store, backend.directory, "online"))) {
-          return await this.end("the backend has closed the device");
-        }
-        this.mayRestart = false;
-        return await this.switchTo(own, XenbusState.Initialising);
-      case "illegal":
-        return await this.fatal(own, Errno.EINVAL, `saw state ${xenbusStateName(peer)} at the backend`);
-    }
-  }
-
-  private async findBackend(): Promise<OtherEnd | undefined> {
-    if (this.backend) return this.backend;
-    const backend = await this.xenbus.otherEnd("backend");
-    if (!backend) return undefined;
-    this.backend = backend;
-    await this.xenbus.watch(`${backend.directory}/state`);
-    return backend;
-  }
-
-  private async negotiate(own: XenbusState, backend: OtherEnd): Promise<void> {
+  protected override async negotiate(own: XenbusState, backend: OtherEnd): Promise<Record<string, string> | undefined> {
     const { options, wishes } = this;
-    this.disconnect();
     const read = await readNetOffer(options.store, this.xenbus.directory, backend.directory, {
       ...wishes,
       flip: options.acceptor !== undefined,
     });
-    if ("problem" in read) return await this.fatal(own, Errno.EINVAL, read.problem);
+    if ("problem" in read) {
+      await this.fatal(own, Errno.EINVAL, read.problem);
+      return undefined;
+    }
     const offer = read.value;
     const { grants, events } = options;
     const { queues, split } = offer;
     const made = makeNetRings({ grants, events, backendId: backend.id, queues, split, dispose: this.dispose });
-    if (typeof made === "string") return await this.fatal(own, Errno.ENOMEM, made);
+    if (typeof made === "string") {
+      await this.fatal(own, Errno.ENOMEM, made);
+      return undefined;
+    }
     this.rings = made;
     this.offered = offer;
     for (const key of STALE_NET_KEYS) await options.store.remove(`${this.xenbus.directory}/${key}`);
-    const nodes = { ...netRingNodes(made), ...wishNodes(wishes, options.acceptor !== undefined) };
-    await this.switchTo(own, XenbusState.Initialised, nodes);
+    return { ...netRingNodes(made), ...wishNodes(wishes, options.acceptor !== undefined) };
   }
 
   private readonly dispose = (page: number, ref: number): void => this.pool.dispose(page, ref);
 
-  private async connected(own: XenbusState, backend: OtherEnd): Promise<void> {
-    if (!(await this.xenbus.switchState(own, XenbusState.Connected))) return this.xenbus.changed();
-    await this.xenbus.clearError();
-    if (!this.offered) return;
-    this.mayRestart = true;
+  protected override async connected(own: XenbusState, backend: OtherEnd): Promise<boolean> {
+    if (!(await this.switchToConnected(own)) || !this.offered) return false;
     this.features = this.offered;
     this.queues = this.rings.map((pair) => this.makeQueue(pair, backend));
     for (const queue of this.queues) {
       if (queue.receive.refill()) this.options.events.notify(queue.pair.receivePort);
     }
     for (const { resolve } of this.waiters.splice(0)) resolve(this.offered);
+    return true;
   }
 
   private makeQueue(pair: NetRingPair, backend: OtherEnd): Queue {
@@ -326,7 +237,7 @@ export class Netfront {
   }
 
   /** Gives the rings up; what is under way is lost. */
-  private disconnect(): void {
+  protected override disconnect(): void {
     if (this.rings.length === 0) return;
     this.features = undefined;
     for (const { transmit, receive, unlisten } of this.queues.splice(0)) {
@@ -337,29 +248,14 @@ export class Netfront {
     releaseNetRings(this.rings.splice(0), { events: this.options.events, dispose: this.dispose });
   }
 
-  private broken(reason: string): void {
-    this.brokenBy ??= reason;
-    this.xenbus.changed();
-  }
-
-  private async fatal(own: XenbusState, errno: number, message: string): Promise<void> {
+  protected override async fatal(own: XenbusState, errno: number, message: string): Promise<void> {
     this.disconnect();
-    await this.xenbus.error(errno, message);
-    if (own !== XenbusState.Closed) await this.xenbus.switchState(own, XenbusState.Closed);
-    await this.end(message);
+    await super.fatal(own, errno, message);
   }
 
-  private async switchTo(own: XenbusState, state: XenbusState, nodes?: Record<string, string>): Promise<void> {
-    await this.xenbus.switchState(own, state, nodes);
-    this.xenbus.changed();
-  }
-
-  private async end(message: string): Promise<void> {
-    if (this.ended) return;
+  protected override finish(_code: FrontendEnd, message: string): void {
     this.ended = new NetfrontError(message);
     this.disconnect();
     for (const { reject } of this.waiters.splice(0)) reject(this.ended);
-    await this.xenbus.close();
-    for (const resolve of this.closers.splice(0)) resolve();
   }
 }

@@ -3,7 +3,15 @@
  * `xenstore ls` shows what a Xen user knows. All functions are pure; the caller writes the list in one transaction, in its
  * order, and removes the directories of vifDirectories() to take the interface away.
  */
-import type { StoreNode } from "../block/vbd-nodes.ts";
+import {
+  type DeviceDirectories,
+  type DevicePlace,
+  deviceDetachNodes,
+  deviceDirectories,
+  deviceNodes,
+  optionalKey,
+  type StoreNode,
+} from "../xenbus/device-nodes.ts";
 
 /** What makes an interface: who serves what to whom. */
 export interface VifDescription {
@@ -32,67 +40,37 @@ export const SETTINGS_KEY = "domlab-vif";
 
 type VifName = Pick<VifDescription, "frontendId" | "backendId" | "handle">;
 
+function placeOf({ frontendId, backendId, handle }: VifName): DevicePlace {
+  return { type: "vif", frontendId, backendId, number: handle };
+}
+
 /** Both directories of an interface, absolute. */
-export function vifDirectories({ frontendId, backendId, handle }: VifName): {
-  readonly frontend: string;
-  readonly backend: string;
-} {
-  return {
-    frontend: `/local/domain/${frontendId}/device/vif/${handle}`,
-    backend: `/local/domain/${backendId}/backend/vif/${frontendId}/${handle}`,
-  };
+export function vifDirectories(vif: VifName): DeviceDirectories {
+  return deviceDirectories(placeOf(vif));
 }
 
 /** The nodes of a new interface, parents first. */
 export function vifNodes(vif: VifDescription): StoreNode[] {
-  const { frontend, backend } = vifDirectories(vif);
-  const frontendPermissions = [`n${vif.frontendId}`, `r${vif.backendId}`];
-  const backendPermissions = [`n${vif.backendId}`, `r${vif.frontendId}`];
-  const { ips = [], mtu, rate, script } = vif;
-  const back: [key: string, value: string, permissions?: readonly string[]][] = [
-    ["frontend", frontend],
-    ["frontend-id", String(vif.frontendId)],
-    ["online", "1"],
-    ["handle", String(vif.handle)],
-    ["mac", vif.mac],
-    ["bridge", vif.bridge],
-    ...(script === undefined ? [] : ([["script", script]] as [string, string][])),
-    ...(ips.length === 0 ? [] : ([["ip", ips.join(" ")]] as [string, string][])),
-    ...(mtu === undefined ? [] : ([["mtu", String(mtu)]] as [string, string][])),
-    ...(rate === undefined ? [] : ([["rate", rate]] as [string, string][])),
-    ["type", "vif"],
-    [SETTINGS_KEY, JSON.stringify(vif.settings ?? null), [`n${vif.backendId}`]],
-    // The last: a backend that scans while the nodes are being written starts with what is complete.
-    ["state", "1"],
-  ];
-  const front: [key: string, value: string][] = [
-    ["backend", backend],
-    ["backend-id", String(vif.backendId)],
-    ["handle", String(vif.handle)],
-    ["mac", vif.mac],
-    ...(mtu === undefined ? [] : ([["mtu", String(mtu)]] as [string, string][])),
-    ["state", "1"],
-  ];
-  return [
-    { path: frontend, value: "", permissions: frontendPermissions },
-    ...front.map(([key, value]) => ({ path: `${frontend}/${key}`, value, permissions: frontendPermissions })),
-    { path: backend, value: "", permissions: backendPermissions },
-    ...back.map(([key, value, permissions = backendPermissions]) => ({
-      path: `${backend}/${key}`,
-      value,
-      permissions,
-    })),
-  ];
+  const { ips = [], rate, script } = vif;
+  const mtu = optionalKey("mtu", vif.mtu === undefined ? undefined : String(vif.mtu));
+  return deviceNodes(
+    placeOf(vif),
+    [
+      ["handle", String(vif.handle)],
+      ["mac", vif.mac],
+      ["bridge", vif.bridge],
+      ...optionalKey("script", script),
+      ...optionalKey("ip", ips.length === 0 ? undefined : ips.join(" ")),
+      ...mtu,
+      ...optionalKey("rate", rate),
+      ["type", "vif"],
+      [SETTINGS_KEY, JSON.stringify(vif.settings ?? null), "backend"],
+    ],
+    [["handle", String(vif.handle)], ["mac", vif.mac], ...mtu],
+  );
 }
 
-/**
- * What the toolstack writes to ask for an interface's removal: the backend then closes, and its state reaches 6 when the
- * directories may be removed.
- */
-export function vifDetachNodes(vif: VifName): { readonly path: string; readonly value: string }[] {
-  const { backend } = vifDirectories(vif);
-  return [
-    { path: `${backend}/online`, value: "0" },
-    { path: `${backend}/state`, value: "5" },
-  ];
+/** What asks for an interface's removal; see deviceDetachNodes(). */
+export function vifDetachNodes(vif: VifName): ReturnType<typeof deviceDetachNodes> {
+  return deviceDetachNodes(placeOf(vif));
 }

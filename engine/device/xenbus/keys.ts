@@ -46,3 +46,13 @@ export async function readFlag(store: StoreAccess, directory: string, key: strin
   const value = text === undefined ? undefined : parseDecimal(text);
   return value !== undefined && value !== 0;
 }
+
+/** Reads a key that holds JSON; missing: undefined. */
+export async function readJson(store: StoreAccess, directory: string, key: string): Promise<KeyResult<unknown>> {
+  const text = await store.read(`${directory}/${key}`);
+  try {
+    return { value: text === undefined ? undefined : JSON.parse(text) };
+  } catch {
+    return { problem: `${key} is not JSON` };
+  }
+}

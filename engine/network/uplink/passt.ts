@@ -12,9 +12,11 @@
 import { type DeliveryFailure, Frame } from "../../device/net/frame.ts";
 import { formatCidr, formatIpv4, writeMac } from "../address.ts";
 import { EtherType, Headers } from "../headers.ts";
+import { Backoff } from "./backoff.ts";
+import { countIn, type DropCounters, droppedDown, droppedFull, sendCounted, zeroCounters } from "./counting.ts";
 import { findPasst, isUsablePasst, PasstProcess, type PasstSettings } from "./passt-process.ts";
 import { FrameStream } from "./socket-stream.ts";
-import { type Uplink, type UplinkContext, type UplinkCounters, UplinkError } from "./types.ts";
+import { type Uplink, type UplinkContext, UplinkError } from "./types.ts";
 import { hostAddresses } from "./user/reachability.ts";
 
 export { findPasst, type PasstForward, type PasstSettings } from "./passt-process.ts";
@@ -29,10 +31,8 @@ const ADDRESSES_NS = 1_000_000_000;
 const PROBE_MAC = { high: 0x0200, low: 1 };
 
 /** Counters besides those of every uplink. */
-export interface PasstCounters extends UplinkCounters {
-  /** Frames that were dropped: passt is not running; it is too slow; they are malformed. */
-  droppedDown: number;
-  droppedFull: number;
+export interface PasstCounters extends DropCounters {
+  /** Frames that were dropped, since they are malformed. */
   malformed: number;
   /** Frames to the host's loopback or its own addresses. */
   refused: number;
@@ -47,10 +47,7 @@ export interface PasstCounters extends UplinkCounters {
 export class PasstUplink implements Uplink {
   readonly kind = "passt";
   readonly counters: PasstCounters = {
-    framesIn: 0,
-    bytesIn: 0,
-    framesOut: 0,
-    bytesOut: 0,
+    ...zeroCounters(),
     droppedDown: 0,
     droppedFull: 0,
     malformed: 0,
@@ -66,8 +63,9 @@ export class PasstUplink implements Uplink {
   private readonly headers = new Headers();
   private process: PasstProcess | undefined;
   private stream: FrameStream | undefined;
+  /** Runs while passt is to answer. */
   private timer: { cancel(): void } | undefined;
-  private retryNs = RETRY_FIRST_NS;
+  private readonly backoff: Backoff;
   private closed = false;
   private own = new Set<number>();
   private ownUntil = Number.NEGATIVE_INFINITY;
@@ -78,6 +76,7 @@ export class PasstUplink implements Uplink {
   /** `program` is passt's path; without it, it is looked for. */
   constructor(context: UplinkContext, settings: PasstSettings, program = findPasst()) {
     this.context = context;
+    this.backoff = new Backoff(context.clock, RETRY_FIRST_NS, RETRY_MOST_NS);
     this.settings = settings;
     this.program = program;
   }
@@ -95,17 +94,11 @@ export class PasstUplink implements Uplink {
   }
 
   deliver(frame: Frame): DeliveryFailure | undefined {
-    this.counters.framesIn++;
-    this.counters.bytesIn += frame.length;
-    if (this.stream === undefined) {
-      this.counters.droppedDown++;
-      return "down";
-    }
+    countIn(this.counters, frame);
+    if (this.stream === undefined) return droppedDown(this.counters);
     // Dropped on purpose, not for want of anything: no failure of the port.
     if (!this.isAllowed(frame)) return undefined;
-    if (this.stream.write(frame)) return undefined;
-    this.counters.droppedFull++;
-    return "full";
+    return this.stream.write(frame) ? undefined : droppedFull(this.counters);
   }
 
   flush(): void {
@@ -114,6 +107,7 @@ export class PasstUplink implements Uplink {
 
   async close(): Promise<void> {
     this.closed = true;
+    this.backoff.cancel();
     this.timer?.cancel();
     this.stream?.close();
     this.stream = undefined;
@@ -198,7 +192,7 @@ export class PasstUplink implements Uplink {
       throw new UplinkError(`passt does not start: ${trouble ?? "closed"}`, "correct that, or use the uplink user");
     }
     this.stream = stream;
-    this.retryNs = RETRY_FIRST_NS;
+    this.backoff.reset();
     void process.ended.then((words) => this.lost(program, process, words));
   }
 
@@ -211,9 +205,7 @@ export class PasstUplink implements Uplink {
           answered();
           return;
         }
-        this.counters.framesOut++;
-        this.counters.bytesOut += frame.length;
-        this.context.send(frame);
+        sendCounted(this.context, this.counters, frame);
       },
       batchEnd: () => this.context.batchEnd?.(),
       // What follows is the process's end, and that is dealt with.
@@ -245,7 +237,7 @@ export class PasstUplink implements Uplink {
 
   private again(program: string): void {
     if (this.closed) return;
-    this.timer = this.context.clock.after(this.retryNs, () => {
+    this.backoff.again(() => {
       this.counters.restarts++;
       this.run(program).catch((error: unknown) => {
         if (this.closed) return;
@@ -253,6 +245,5 @@ export class PasstUplink implements Uplink {
         this.again(program);
       });
     });
-    this.retryNs = Math.min(2 * this.retryNs, RETRY_MOST_NS);
   }
 }

@@ -8,7 +8,8 @@ import { oneLine } from "../capture/errors.ts";
 import { openCaptureFile } from "../capture/file.ts";
 import { LINK_ETHERNET } from "../capture/pcapng.ts";
 import { type CapturedPacket, type CaptureRecord, readCapture } from "../capture/reader.ts";
-import { type Uplink, type UplinkContext, type UplinkCounters, UplinkError } from "./types.ts";
+import { countIn, type DropCounters, droppedDown, droppedFull, sendCounted, zeroCounters } from "./counting.ts";
+import { type Uplink, type UplinkContext, UplinkError } from "./types.ts";
 
 const SHORTEST = 14;
 /** Frames played in one turn of the event loop. */
@@ -26,10 +27,7 @@ export interface PcapFileUplinkOptions {
 }
 
 /** Counters besides those of every uplink. */
-export interface PcapFileCounters extends UplinkCounters {
-  /** Frames that the file was not written fast enough for, or not at all any more. */
-  droppedFull: number;
-  droppedDown: number;
+export interface PcapFileCounters extends DropCounters {
   /** Packets that were not played: not Ethernet, or not whole. */
   skipped: number;
 }
@@ -39,10 +37,7 @@ type PlayState = "none" | "playing" | "done" | "failed";
 export class PcapFileUplink implements Uplink {
   readonly kind = "pcap";
   readonly counters: PcapFileCounters = {
-    framesIn: 0,
-    bytesIn: 0,
-    framesOut: 0,
-    bytesOut: 0,
+    ...zeroCounters(),
     droppedFull: 0,
     droppedDown: 0,
     skipped: 0,
@@ -92,19 +87,15 @@ export class PcapFileUplink implements Uplink {
   }
 
   deliver(frame: Frame): DeliveryFailure | undefined {
-    this.counters.framesIn++;
-    this.counters.bytesIn += frame.length;
+    countIn(this.counters, frame);
     if (this.capture === undefined) {
       // A file that is only played is a wire on which nobody listens.
       if (this.options.write === undefined) return undefined;
-      this.counters.droppedDown++;
-      return "down";
+      return droppedDown(this.counters);
     }
     const before = this.capture.dropped;
     this.capture.tap(frame, this.port, "out");
-    if (this.capture.dropped === before) return undefined;
-    this.counters.droppedFull++;
-    return "full";
+    return this.capture.dropped === before ? undefined : droppedFull(this.counters);
   }
 
   async close(): Promise<void> {
@@ -188,9 +179,7 @@ export class PcapFileUplink implements Uplink {
       this.counters.skipped++;
       return;
     }
-    this.counters.framesOut++;
-    this.counters.bytesOut += length;
-    this.context.send(Frame.of(data));
+    sendCounted(this.context, this.counters, Frame.of(data));
   }
 
   private pause(ns: number): Promise<void> {

@@ -8,8 +8,10 @@ import { createConnection, createServer, type Server, type Socket } from "node:n
 import { dirname } from "node:path";
 import type { DeliveryFailure, Frame } from "../../device/net/frame.ts";
 import { oneLine } from "../capture/errors.ts";
+import { Backoff } from "./backoff.ts";
+import { countIn, type DropCounters, droppedDown, droppedFull, sendCounted, zeroCounters } from "./counting.ts";
 import { FrameStream, QUEUE_DEFAULT } from "./socket-stream.ts";
-import { type Uplink, type UplinkContext, type UplinkCounters, UplinkError } from "./types.ts";
+import { type Uplink, type UplinkContext, UplinkError } from "./types.ts";
 
 /** Longest path that sockaddr_un has room for, with its NUL. */
 const PATH_MOST = process.platform === "linux" ? 107 : 103;
@@ -24,15 +26,12 @@ export interface SocketUplinkOptions {
 }
 
 /** Counters of a socket uplink besides those of every one. */
-export interface SocketCounters extends UplinkCounters {
+export interface SocketCounters extends DropCounters {
   /** Connections that were made, and lost. */
   connected: number;
   lost: number;
   /** Peers that were turned away because one is there already. */
   refused: number;
-  /** Frames from the switch that were dropped: nobody is connected; the peer is too slow, or it cannot be sent. */
-  droppedDown: number;
-  droppedFull: number;
   /** Frames of the peer that were skipped for their length. */
   short: number;
   long: number;
@@ -45,10 +44,7 @@ function codeOf(error: unknown): string {
 export class SocketUplink implements Uplink {
   readonly kind = "socket";
   readonly counters: SocketCounters = {
-    framesIn: 0,
-    bytesIn: 0,
-    framesOut: 0,
-    bytesOut: 0,
+    ...zeroCounters(),
     connected: 0,
     lost: 0,
     refused: 0,
@@ -62,8 +58,7 @@ export class SocketUplink implements Uplink {
   private server: Server | undefined;
   private stream: FrameStream | undefined;
   private connecting: Socket | undefined;
-  private timer: { cancel(): void } | undefined;
-  private retryNs = RETRY_FIRST_NS;
+  private readonly backoff: Backoff;
   private waitingSaid = false;
   private closed = false;
   /** The path, fit for a line of text. */
@@ -71,6 +66,7 @@ export class SocketUplink implements Uplink {
 
   constructor(context: UplinkContext, options: SocketUplinkOptions) {
     this.context = context;
+    this.backoff = new Backoff(context.clock, RETRY_FIRST_NS, RETRY_MOST_NS);
     this.options = options;
     this.shown = oneLine(options.path);
   }
@@ -86,15 +82,9 @@ export class SocketUplink implements Uplink {
   }
 
   deliver(frame: Frame): DeliveryFailure | undefined {
-    this.counters.framesIn++;
-    this.counters.bytesIn += frame.length;
-    if (this.stream === undefined) {
-      this.counters.droppedDown++;
-      return "down";
-    }
-    if (this.stream.write(frame)) return undefined;
-    this.counters.droppedFull++;
-    return "full";
+    countIn(this.counters, frame);
+    if (this.stream === undefined) return droppedDown(this.counters);
+    return this.stream.write(frame) ? undefined : droppedFull(this.counters);
   }
 
   flush(): void {
@@ -104,7 +94,7 @@ export class SocketUplink implements Uplink {
   async close(): Promise<void> {
     if (this.closed) return;
     this.closed = true;
-    this.timer?.cancel();
+    this.backoff.cancel();
     this.connecting?.destroy();
     this.leave();
     const { server } = this;
@@ -226,7 +216,7 @@ export class SocketUplink implements Uplink {
       socket.once("connect", () => {
         socket.off("error", fail);
         this.connecting = undefined;
-        this.retryNs = RETRY_FIRST_NS;
+        this.backoff.reset();
         this.waitingSaid = false;
         if (this.closed) socket.destroy();
         else this.join(socket);
@@ -237,13 +227,12 @@ export class SocketUplink implements Uplink {
 
   private retry(): void {
     if (this.closed || this.options.mode !== "connect") return;
-    this.timer = this.context.clock.after(this.retryNs, () => {
+    this.backoff.again(() => {
       this.connect().catch((error: unknown) => {
         this.context.log(error instanceof Error ? error.message : String(error));
         this.retry();
       });
     });
-    this.retryNs = Math.min(this.retryNs * 2, RETRY_MOST_NS);
   }
 
   private join(socket: Socket): void {
@@ -251,11 +240,7 @@ export class SocketUplink implements Uplink {
     this.counters.connected++;
     this.context.log(`socket ${this.shown}: connected`);
     const events = {
-      frame: (frame: Frame) => {
-        this.counters.framesOut++;
-        this.counters.bytesOut += frame.length;
-        this.context.send(frame);
-      },
+      frame: (frame: Frame) => sendCounted(this.context, this.counters, frame),
       batchEnd: () => this.context.batchEnd?.(),
       ended: (reason: string) => {
         this.leave();

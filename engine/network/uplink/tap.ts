@@ -7,9 +7,10 @@ import { constants } from "node:os";
 import { type DeliveryFailure, FRAME_HEAD, FRAME_MOST, Frame } from "../../device/net/frame.ts";
 import { checksumOf, sumBytes } from "../checksum.ts";
 import { Headers } from "../headers.ts";
+import { countIn, type DropCounters, droppedDown, droppedFull, sendCounted, zeroCounters } from "./counting.ts";
 import { openTap, type TapDevice, type TapOptions } from "./tap-device.ts";
 import { HEADER_BYTES, readTapHeader, type TapHeader, writeTapHeader } from "./tap-header.ts";
-import type { Uplink, UplinkContext, UplinkCounters } from "./types.ts";
+import type { Uplink, UplinkContext } from "./types.ts";
 
 export type { TapOptions } from "./tap-device.ts";
 
@@ -29,10 +30,8 @@ export interface Watch {
 export type OnReadable = (descriptor: number, handler: () => void) => Watch;
 
 /** Counters besides those of every uplink. */
-export interface TapCounters extends UplinkCounters {
-  /** Frames to the host that were dropped: the device is down; has no room; the frame is no good. */
-  droppedDown: number;
-  droppedFull: number;
+export interface TapCounters extends DropCounters {
+  /** Frames to the host that were dropped, since the frame is no good. */
   malformed: number;
   /** Frames of the host that were skipped: too long, too short, of a kind that was not asked for. */
   skipped: number;
@@ -41,10 +40,7 @@ export interface TapCounters extends UplinkCounters {
 export class TapUplink implements Uplink {
   readonly kind = "tap";
   readonly counters: TapCounters = {
-    framesIn: 0,
-    bytesIn: 0,
-    framesOut: 0,
-    bytesOut: 0,
+    ...zeroCounters(),
     droppedDown: 0,
     droppedFull: 0,
     malformed: 0,
@@ -80,13 +76,9 @@ export class TapUplink implements Uplink {
   }
 
   deliver(frame: Frame): DeliveryFailure | undefined {
-    this.counters.framesIn++;
-    this.counters.bytesIn += frame.length;
+    countIn(this.counters, frame);
     const { device, headers } = this;
-    if (device === undefined) {
-      this.counters.droppedDown++;
-      return "down";
-    }
+    if (device === undefined) return droppedDown(this.counters);
     if (frame.length > FRAME_MOST) return "too-long";
     frame.copyTo(this.outgoing, HEADER_BYTES);
     const error = headers.parse(frame);
@@ -125,14 +117,8 @@ export class TapUplink implements Uplink {
   }
 
   private undelivered(errno: number): DeliveryFailure | undefined {
-    if (errno === EAGAIN || errno === ENOBUFS) {
-      this.counters.droppedFull++;
-      return "full";
-    }
-    if (errno === EIO) {
-      this.counters.droppedDown++;
-      return "down";
-    }
+    if (errno === EAGAIN || errno === ENOBUFS) return droppedFull(this.counters);
+    if (errno === EIO) return droppedDown(this.counters);
     // EINVAL: the kernel did not like what the header says of the frame.
     this.counters.malformed++;
     return undefined;
@@ -178,9 +164,7 @@ export class TapUplink implements Uplink {
     frame.checksum = finished ? "complete" : header.checksum;
     frame.segmentation = header.segmentation;
     frame.segmentSize = header.segmentSize;
-    this.counters.framesOut++;
-    this.counters.bytesOut += length;
-    this.context.send(frame);
+    sendCounted(this.context, this.counters, frame);
   }
 
   /**
