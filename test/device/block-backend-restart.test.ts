@@ -264,7 +264,7 @@ describe("killed at any moment", () => {
             restarts += model.restarts;
           },
         ),
-        { numRuns: 400 },
+        { numRuns: 600 },
       );
       // The property would hold of a backend that never dies.
       expect(restarts).toBeGreaterThan(200);
