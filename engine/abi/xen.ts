@@ -47,6 +47,8 @@ export const vcpuTimeInfo = defineStruct({
 });
 /** vcpu_time_info.flags: readings are consistent between vCPUs. */
 export const PVCLOCK_TSC_STABLE = 1;
+/** Not in Xen's header: bit 1 as Linux knows it from any hypervisor (arch/x86/include/asm/pvclock-abi.h). */
+export const PVCLOCK_GUEST_STOPPED = 2;
 
 /**
  * struct vcpu_info { uint8_t evtchn_upcall_pending, evtchn_upcall_mask; unsigned long evtchn_pending_sel;

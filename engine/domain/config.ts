@@ -1,6 +1,8 @@
 /** What a host tells a domain process, and what it hears back. Checked with these schemas on both sides of the pipe. */
 import { z } from "zod";
 import { MAX_RAM_MIB } from "../memory/frame-plan.ts";
+import { savedRingSchema } from "../xenstore/relay.ts";
+import type { Pause } from "./worker-protocol.ts";
 
 const bytes = z.instanceof(Uint8Array);
 const pathOrBytes = z.union([z.object({ path: z.string() }), z.object({ bytes })]);
@@ -23,6 +25,10 @@ export type DomainConfig = z.infer<typeof domainConfig>;
 export const domainStart = z.object({
   config: domainConfig,
   shared: z.object({ memory: z.string(), directory: z.string() }).optional(),
+  /** What a restored guest was (snapshot/guest-state.ts); its memory is in place. It stands still until unpause(). */
+  saved: z.unknown().optional(),
+  /** Its relay to XenStore. */
+  ring: savedRingSchema.optional(),
 });
 export type DomainStart = z.infer<typeof domainStart>;
 
@@ -33,6 +39,8 @@ export const relayMessage = z.union([
   z.strictObject({ taken: z.int().min(0) }),
   z.strictObject({ reset: z.literal(true) }),
   z.strictObject({ failed: z.int() }),
+  z.strictObject({ quiesce: z.int() }),
+  z.strictObject({ resume: z.literal(true) }),
 ]);
 
 /** How a domain ended. */
@@ -79,6 +87,13 @@ export interface DomainProcessFunctions {
   acknowledgeConsole(bytes: unknown): void;
   statistics(): DomainStatistics;
   stop(): void;
+  /** Stops the guest's vCPU; fulfilled when it stands still. */
+  pause(): Promise<void>;
+  unpause(after: unknown): Promise<void>;
+  /** A step of a capture (guest-capture.ts); answers a CallAnswer. */
+  capture(method: unknown, argument: unknown): Promise<unknown>;
+  /** A call about disks that this process serves (storage-calls.ts); answers a CallAnswer. */
+  storage(method: unknown, argument: unknown): Promise<unknown>;
   /** From the XenStore daemon to the guest's ring; and to the backends that run in this process as domain 0. */
   xenstore(message: unknown): void;
   backendStore(message: unknown): void;
@@ -92,6 +107,9 @@ export interface DomainHostFunctions {
   xenstore(message: unknown): void;
   backendStore(message: unknown): void;
 }
+
+/** What a guest goes on after (worker-protocol.ts). */
+export const pauseSchema = z.enum(["snapshot", "pause", "restore-jump", "restore-suspend"]) satisfies z.ZodType<Pause>;
 
 export const consoleBytes = bytes;
 export const byteCount = z.int().min(0);

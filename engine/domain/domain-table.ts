@@ -10,8 +10,11 @@ import { Peers } from "../memory/peers.ts";
 import { domId } from "../memory/types.ts";
 
 const MIB = 1 << 20;
-/** Numbers of domains; a number is used again only after all others. */
-const FIRST_ID = 1;
+/**
+ * Numbers of domains; a number is used again only after all others. Those below are for driver domains: the grants of a guest
+ * name them, and have to be right in the next life of the lab too.
+ */
+const FIRST_ID = 3;
 const LAST_ID = 0x7fef;
 
 /** Paths by which a domain's process finds its memory and its peers. */
@@ -42,8 +45,12 @@ export class DomainTable {
   /** Takes a number for a new domain. @throws RangeError when `wanted` is taken, or none is left */
   take(wanted?: number): number {
     if (wanted !== undefined && this.taken.has(wanted)) throw new RangeError(`domain ${wanted} exists`);
+    if (wanted !== undefined) {
+      this.taken.add(wanted);
+      return wanted;
+    }
     for (let tries = FIRST_ID; tries <= LAST_ID; tries++) {
-      const id = wanted ?? this.next;
+      const id = this.next;
       this.next = id === LAST_ID ? FIRST_ID : id + 1;
       if (this.taken.has(id)) continue;
       this.taken.add(id);
@@ -61,6 +68,17 @@ export class DomainTable {
     const path = token.kind === "mapped" ? token.path : "";
     this.directory.add(domId(id), memory.plan, path);
     return { memory: path, directory: this.directory.path };
+  }
+
+  isTaken(id: number): boolean {
+    return this.taken.has(id);
+  }
+
+  /** The open memory file of a domain. @throws RangeError where there is none */
+  descriptor(id: number): number {
+    const token = this.memories.get(id)?.token;
+    if (token?.kind !== "mapped") throw new RangeError(`domain ${id} has no memory file`);
+    return token.descriptor;
   }
 
   /** Number of the life that a domain's id is in, to tell it from an earlier domain of the same number. */

@@ -16,6 +16,10 @@ import {
   startAnswer,
 } from "./config.ts";
 import { compiledPath } from "./entry.ts";
+import { type CaptureArgument, type CaptureMethod, type CaptureResult, captureCalls } from "./guest-capture.ts";
+import { CallError } from "./typescript/handle.ts";
+import { callAnswer } from "./typescript/protocol.ts";
+import type { Pause } from "./worker-protocol.ts";
 
 /** How long a process that answers nothing may delay statistics(), ms. */
 const STATISTICS_WAIT_MS = 1000;
@@ -40,6 +44,10 @@ export interface DomainHandle {
   readonly exited: Promise<DomainExit>;
   /** Ends the process at once; fulfilled when it is gone. */
   kill(): Promise<void>;
+  /** Stops the guest's vCPU; fulfilled when it stands still, or has ended. Its time goes on. */
+  pause(): Promise<void>;
+  /** Lets a paused guest go on. */
+  unpause(): Promise<void>;
   /** Work done so far, as last heard; zeros when the process does not answer. */
   statistics(): Promise<DomainStatistics>;
 }
@@ -154,6 +162,39 @@ export class GuestProcess implements DomainHandle {
   private describeDeath(): string {
     const { said } = this.child;
     return `the domain process died while it started${said === "" ? "" : `: ${said}`}`;
+  }
+
+  async pause(): Promise<void> {
+    await Promise.race([this.child.rpc.pause().catch(() => undefined), this.child.gone]);
+  }
+
+  async unpause(after: Pause = "pause"): Promise<void> {
+    await Promise.race([this.child.rpc.unpause(after).catch(() => undefined), this.child.gone]);
+  }
+
+  /**
+   * A step of a capture (guest-capture.ts).
+   * @throws CallError for what is refused with a remedy; Error when the guest ends first
+   */
+  async capture<Method extends CaptureMethod>(
+    method: Method,
+    argument: CaptureArgument<Method>,
+  ): Promise<CaptureResult<Method>> {
+    const answer = callAnswer.parse(await this.inLife(this.child.rpc.capture(method, argument)));
+    if (answer.ok) return captureCalls[method].result.parse(answer.result) as CaptureResult<Method>;
+    throw answer.remedy === undefined ? new Error(answer.message) : new CallError(answer.message, answer.remedy);
+  }
+
+  /** A call about disks that the guest's own process serves (storage-calls.ts); answers a CallAnswer. */
+  storage(method: string, argument: unknown): Promise<unknown> {
+    return this.inLife(this.child.rpc.storage(method, argument));
+  }
+
+  private async inLife<T>(work: Promise<T>): Promise<T> {
+    const died = this.child.gone.then((): never => {
+      throw new CallError("the guest has ended; start it again", "start it again");
+    });
+    return await Promise.race([work, died]);
   }
 
   async kill(): Promise<void> {

@@ -17,6 +17,8 @@ import { DRIVER_RAM_MIB } from "./driver/ring-registry.ts";
 import { readStatistics, sumStatistics, type VbdStatistics } from "./driver/statistics.ts";
 import { compiledPath } from "./entry.ts";
 import { type DomainHandle, GuestProcess } from "./guest.ts";
+import { openGuest, reconnectDevices, restoredDevices, timeAfterRestore } from "./guest-restore.ts";
+import { type SnapshotOptions, type SnapshotRequest, type SnapshotResult, takeSnapshots } from "./guest-snapshots.ts";
 import { LabNetworkError, type VifConfig, type VifWish, vifSchema } from "./network-config.ts";
 import { NetworkControl } from "./network-control.ts";
 import { type TypescriptDomainConfig, TypescriptHandle } from "./typescript/handle.ts";
@@ -28,6 +30,10 @@ const DOM0 = 0;
 export const STORAGE_DOMAIN = "storage";
 /** Name of the driver domain that serves network interfaces. */
 export const NETWORK_DOMAIN = "network";
+
+/** Their numbers, the same in every life of the lab (domain-table.ts). */
+const STORAGE_ID = 1;
+const NETWORK_ID = 2;
 
 /** Pages that it exchanges with frontends, MiB. */
 const EXCHANGE_MIB = 8;
@@ -79,8 +85,15 @@ export class Host {
 
   constructor(options: HostOptions = {}) {
     this.log = options.log ?? (() => {});
-    this.vbds = new VbdToolstack(this.xenstore.toolstack);
-    this.vifs = new VifToolstack(this.xenstore.toolstack);
+    this.vbds = new VbdToolstack(this.xenstore.toolstack, {
+      caller: {
+        driverDomain: async (method, argument) => (await this.storageDomain()).call(method, argument),
+        guest: (id, method, argument) => this.guest(id).storage(method, argument),
+      },
+    });
+    this.vifs = new VifToolstack(this.xenstore.toolstack, async (method, argument) =>
+      (await this.networkDomain()).call(method, argument),
+    );
     this.network = new NetworkControl({
       store: this.xenstore.toolstack,
       domain: () => this.networkDomain(),
@@ -97,7 +110,7 @@ export class Host {
 
   /** The driver domain that serves disks, started when the first one is wanted. */
   storageDomain(): Promise<TypescriptHandle> {
-    this.storage ??= this.startTypescript({
+    this.storage ??= this.startTypescriptAs(STORAGE_ID, {
       name: STORAGE_DOMAIN,
       memoryMiB: DRIVER_RAM_MIB,
       module: pathToFileURL(compiledPath(import.meta.url, "driver/storage.js")).href,
@@ -108,7 +121,7 @@ export class Host {
 
   /** The driver domain that serves network interfaces and has the switches, started when it is first wanted. */
   networkDomain(): Promise<TypescriptHandle> {
-    this.networking ??= this.startTypescript({
+    this.networking ??= this.startTypescriptAs(NETWORK_ID, {
       name: NETWORK_DOMAIN,
       memoryMiB: DRIVER_RAM_MIB + EXCHANGE_MIB,
       module: pathToFileURL(compiledPath(import.meta.url, "driver/network.js")).href,
@@ -128,9 +141,16 @@ export class Host {
    * @throws Error when the kernel cannot be loaded, or this host cannot share memory between processes; DiskError or
    *   VbdError for a disk
    */
-  async startTypescript({ disks = [], vifs = [], ...config }: TypescriptConfig): Promise<TypescriptHandle> {
+  startTypescript(config: TypescriptConfig): Promise<TypescriptHandle> {
+    return this.startTypescriptAs(undefined, config);
+  }
+
+  private async startTypescriptAs(
+    fixed: number | undefined,
+    { disks = [], vifs = [], ...config }: TypescriptConfig,
+  ): Promise<TypescriptHandle> {
     const { table, xenstore, log } = this;
-    const id = table.take();
+    const id = table.take(fixed);
     const paths = table.create(id, config.memoryMiB);
     if (paths === undefined) {
       throw new VbdError("this host cannot share memory between processes", "say placement=hypervisor for each disk");
@@ -176,12 +196,97 @@ export class Host {
    *   a disk; DomainStartError when the process cannot run
    */
   async startGuest({ disks = [], vifs = [], ...given }: GuestConfig): Promise<DomainHandle> {
-    const id = this.table.take(given.id);
-    const shared = this.table.create(id, given.memoryMiB);
+    const { id, guest, shared, failed } = this.admit(given, given.id);
+    try {
+      for (const disk of disks) await this.attachTo(id, disk);
+      for (const vif of vifs) await this.attachVifTo(id, vifSchema.parse(vif));
+      await guest.start({ config: { ...given, id }, ...(shared && { shared }) });
+      return guest;
+    } catch (error) {
+      await failed();
+      throw error;
+    }
+  }
+
+  /**
+   * Makes a domain from a snapshot file (snapshot()): the guest goes on where it was, with the disks and interfaces that it
+   * had, whose images and switches may be others. Its memory size is the file's.
+   * @param beforeRun awaited when all is in place and the guest has not run yet; if it rejects, the domain is ended
+   * @throws SnapshotError, StoreStateError for a file that cannot be restored; as startGuest() for the rest
+   */
+  async restoreGuest(given: GuestConfig, path: string, beforeRun?: () => Promise<void>): Promise<DomainHandle> {
+    const { disks = [], vifs = [], ...config } = given;
+    const saved = await openGuest(path);
+    const wanted = given.id ?? (this.table.isTaken(saved.domid) ? undefined : saved.domid);
+    const memoryMiB = saved.memoryMiB;
+    const { id, guest, shared, failed, ring } = this.admit({ ...config, memoryMiB }, wanted);
+    try {
+      if (shared === undefined) throw new VbdError("this host cannot restore running machines", "start it anew");
+      await saved.file.loadInto(this.table.descriptor(id), memoryMiB << 20);
+      const start = { config: { ...config, id, memoryMiB }, shared, saved: saved.state, ring: saved.ring };
+      await guest.start(start);
+      this.xenstore.restoreDomain(id, saved.store);
+      for (const disk of disks) await this.attachTo(id, disk);
+      for (const vif of vifs) await this.attachVifTo(id, vifSchema.parse(vif));
+      const devices = restoredDevices(this.vbds.list(id), this.vifs.list(id));
+      await reconnectDevices(this.xenstore, id, saved.store, devices);
+      ring.restore();
+      await beforeRun?.();
+      const after = timeAfterRestore(this.xenstore, id);
+      await guest.unpause(after);
+      // The guest looks at the clock again when it comes back from a suspend, which here ends at once.
+      if (after === "restore-suspend") this.control(id, "suspend");
+      return guest;
+    } catch (error) {
+      await failed();
+      throw error;
+    } finally {
+      await saved.file.close();
+    }
+  }
+
+  /** Asks a guest through its control node, as a toolstack of Xen does: "poweroff", "reboot", "suspend". */
+  private control(id: number, wish: string): void {
+    this.xenstore.toolstack.write(`/local/domain/${id}/control/shutdown`, wish);
+  }
+
+  /** @throws VbdError for a number that no guest has */
+  private guest(id: number): GuestProcess {
+    const guest = this.guests.get(id);
+    if (guest === undefined) throw new VbdError(`there is no guest ${id}`, "domlab list shows those that run");
+    return guest;
+  }
+
+  /** Stops a guest's vCPU; its time goes on. */
+  async pause(id: number): Promise<void> {
+    await this.guest(id).pause();
+  }
+
+  /** Lets a paused guest go on. */
+  async unpause(id: number): Promise<void> {
+    await this.guest(id).unpause();
+  }
+
+  /** Takes a snapshot of several guests at one consistent moment (takeSnapshots()). */
+  snapshot(requests: readonly SnapshotRequest[], options?: SnapshotOptions): Promise<SnapshotResult[]> {
+    const drivers = () => [STORAGE_ID, NETWORK_ID];
+    const { vbds, vifs, xenstore } = this;
+    return takeSnapshots({ guest: (id) => this.guests.get(id), vbds, vifs, xenstore, drivers }, requests, options);
+  }
+
+  /** Gives a running guest's disk another size, in bytes. @returns the size that it has now. @throws VbdError, CallError */
+  resizeDisk(id: number, vdev: number, bytes: number): Promise<number> {
+    return this.vbds.resize(id, vdev, bytes);
+  }
+
+  /** Makes a domain with its memory, its process and its ways to XenStore; nothing runs in it yet. */
+  private admit({ name, memoryMiB }: Pick<GuestConfig, "name" | "memoryMiB">, wanted: number | undefined) {
+    const id = this.table.take(wanted);
+    const shared = this.table.create(id, memoryMiB);
     this.introduce({
       id,
-      name: given.name,
-      ramKib: given.memoryMiB * 1024,
+      name,
+      ramKib: memoryMiB * 1024,
       vcpus: 1,
       consolePort: CONSOLE_PORT,
       consoleGfn: CONSOLE_GFN,
@@ -203,16 +308,12 @@ export class Host {
       await this.guestEnded(id);
     });
     this.cleaning(cleaned);
-    try {
-      for (const disk of disks) await this.attachTo(id, disk);
-      for (const vif of vifs) await this.attachVifTo(id, vifSchema.parse(vif));
-      await guest.start({ config: { ...given, id }, ...(shared && { shared }) });
-      return guest;
-    } catch (error) {
+    /** It was not to be. */
+    const failed = async () => {
       await guest.kill();
       await cleaned;
-      throw error;
-    }
+    };
+    return { id, guest, shared, ring, failed };
   }
 
   private async guestEnded(id: number): Promise<void> {

@@ -2,7 +2,7 @@
 import { MessageChannel, Worker } from "node:worker_threads";
 import { PAGE_SIZE } from "../abi/xen.ts";
 import { ACPI_ADDRESS, acpiTables } from "../builder/acpi.ts";
-import { type EntryState, loadImage, prepareImage } from "../builder/build.ts";
+import { loadImage, prepareImage } from "../builder/build.ts";
 import { FRAMES } from "../cpu/assembly/layout.ts";
 import { loadCore } from "../cpu/vcpu.ts";
 import { ConsoleBackend } from "../device/console/backend.ts";
@@ -26,14 +26,19 @@ import {
 import { createGuestFrames } from "../memory/guest-frames.ts";
 import { createGuestMemory, type GuestMemory, type Mapping } from "../memory/guest-memory.ts";
 import { openMappedPath } from "../memory/mapped.ts";
-import { type RelayMessage, RingRelay } from "../xenstore/relay.ts";
+import { decodeGuestState, encodeGuestState } from "../snapshot/guest-state.ts";
+import { type RelayMessage, RingRelay, type SavedRing } from "../xenstore/relay.ts";
 import { XenstoreRing } from "../xenstore/ring.ts";
 import type { DomainConfig, DomainExit, DomainStart, DomainStatistics } from "./config.ts";
 import { HypervisorDevices } from "./driver/hypervisor-devices.ts";
 import { compiledPath } from "./entry.ts";
+import type { PvhEntry } from "./entry-state.ts";
+import { GuestCapture } from "./guest-capture.ts";
 import type { Json } from "./json-state.ts";
+import { ServedCalls } from "./typescript/served-calls.ts";
 import type { LoopEnd } from "./vcpu-loop.ts";
-import type { WorkerInput, WorkerMessage } from "./worker-protocol.ts";
+import { VcpuRequests } from "./vcpu-requests.ts";
+import type { Pause, WorkerInput, WorkerMessage } from "./worker-protocol.ts";
 
 const MIB = 1 << 20;
 /** A domain has one virtual CPU. */
@@ -51,6 +56,17 @@ export interface MachineEvents {
   readonly backendStore: (message: RelayMessage) => void;
 }
 
+async function loadKernel(config: DomainConfig, memory: GuestMemory): Promise<PvhEntry> {
+  const image = await prepareImage(config.image);
+  const frames = createGuestFrames(memory.attach());
+  const { eip, ebx } = loadImage(image, frames, {
+    reserved: [{ start: SPECIAL_GFN * PAGE_SIZE, length: SPECIAL_GFNS * PAGE_SIZE }],
+    rsdp: ACPI_ADDRESS,
+  });
+  frames.write(ACPI_ADDRESS, acpiTables(VCPUS));
+  return { eip, ebx };
+}
+
 export class Machine {
   private readonly events: MachineEvents;
   private readonly mapping: Mapping;
@@ -60,17 +76,31 @@ export class Machine {
   private readonly consoleLog: LogFile | undefined;
   private readonly console: ConsoleBackend;
   private readonly xenstore: RingRelay;
-  private readonly devices: HypervisorDevices;
+  /** Backends in this process. */
+  readonly devices: HypervisorDevices;
+  /** Calls of the host that take the guest into a snapshot (guest-capture.ts). */
+  readonly captures = new ServedCalls();
+  private readonly requests: VcpuRequests;
   /** Bytes of output that the host has not acknowledged, and of console_io that the guest may not follow up yet. */
   private unacknowledged = 0;
   private emergencyUntaken = 0;
   private ended = false;
+  private isReady: () => void = () => {};
+  private isOver: () => void = () => {};
+  /** Fulfilled when the vCPU's thread has made the domain; when the guest has ended. */
+  private readonly ready = new Promise<void>((resolve) => {
+    this.isReady = resolve;
+  });
+  private readonly over = new Promise<void>((resolve) => {
+    this.isOver = resolve;
+  });
 
   private constructor(
     config: DomainConfig,
     events: MachineEvents,
     memory: GuestMemory,
-    input: Omit<WorkerInput, "backends">,
+    input: Omit<WorkerInput, "backends" | "control">,
+    ring: SavedRing | undefined,
   ) {
     this.events = events;
     this.mapping = memory.attach();
@@ -78,21 +108,26 @@ export class Machine {
     this.consoleLog = config.consoleLog === undefined ? undefined : new LogFile(config.consoleLog);
     this.hypervisorLog = config.hypervisorLog === undefined ? undefined : new LogFile(config.hypervisorLog);
     this.console = this.createConsole();
-    this.xenstore = new RingRelay(new XenstoreRing(this.mapping), events.xenstore, () =>
-      this.delivery.setPending(XENSTORE_PORT),
-    );
-    const { port1, port2 } = new MessageChannel();
+    const notify = () => void this.delivery.setPending(XENSTORE_PORT);
+    this.xenstore = ring
+      ? RingRelay.restore(this.mapping, ring, events.xenstore, notify)
+      : new RingRelay(new XenstoreRing(this.mapping), events.xenstore, notify);
+    const backends = new MessageChannel();
+    const control = new MessageChannel();
+    this.requests = new VcpuRequests(control.port1, () => this.ringRequests());
     this.devices = new HypervisorDevices({
       guest: config.id,
-      requests: port1,
+      requests: backends.port1,
       ring: () => this.ringRequests(),
       post: events.backendStore,
       log: (line) => this.log(line),
     });
-    const workerData: WorkerInput = { ...input, backends: port2 };
+    const capture = { memory, mapping: this.mapping, requests: this.requests };
+    this.captures.serve(new GuestCapture({ ...capture, console: this.console, xenstore: this.xenstore }).calls());
+    const workerData: WorkerInput = { ...input, backends: backends.port2, control: control.port2 };
     this.worker = new Worker(compiledPath(import.meta.url, "vcpu-worker.js"), {
       workerData,
-      transferList: [port2],
+      transferList: [backends.port2, control.port2],
       resourceLimits: { maxOldGenerationSizeMb: WORKER_HEAP_MIB },
     });
     this.worker.on("message", (message: WorkerMessage) => this.receive(message));
@@ -113,27 +148,33 @@ export class Machine {
   }
 
   /**
-   * Loads the image into the domain's memory and starts its vCPU.
-   * @throws BuildError for an image that cannot be booted
+   * Loads the image into the domain's memory and starts its vCPU; or, with `saved`, puts back what a guest was whose memory is
+   * there already.
+   * @throws BuildError for an image that cannot be booted, GuestStateError for a state that cannot be a guest's
    */
-  static async start({ config, shared }: DomainStart, events: MachineEvents): Promise<Machine> {
+  static async start({ config, shared, saved, ring }: DomainStart, events: MachineEvents): Promise<Machine> {
     const core = loadCore();
-    const image = await prepareImage(config.image);
     const plan = planFrames(config.memoryMiB * MIB);
     const memory = shared === undefined ? createGuestMemory(plan, FRAMES) : openMappedPath(shared.memory, plan);
-    const frames = createGuestFrames(memory.attach());
-    const entry: EntryState = loadImage(image, frames, {
-      reserved: [{ start: SPECIAL_GFN * PAGE_SIZE, length: SPECIAL_GFNS * PAGE_SIZE }],
-      rsdp: ACPI_ADDRESS,
-    });
-    frames.write(ACPI_ADDRESS, acpiTables(VCPUS));
-    return new Machine(config, events, memory, {
-      memory: memory.token,
-      directory: shared?.directory,
-      core,
-      domain: config.id,
-      entry: { eip: entry.eip, ebx: entry.ebx },
-    });
+    const start =
+      saved === undefined
+        ? { entry: await loadKernel(config, memory) }
+        : { saved: encodeGuestState(decodeGuestState(saved, plan)) };
+    const input = { memory: memory.token, directory: shared?.directory, core, domain: config.id, start };
+    const machine = new Machine(config, events, memory, input, ring);
+    // Who connects to a restored guest needs its physmap, which the vCPU's thread puts in place.
+    if (saved !== undefined) await Promise.race([machine.ready, machine.over]);
+    return machine;
+  }
+
+  /** Stops the vCPU; fulfilled when it stands still. */
+  async pause(): Promise<void> {
+    await this.requests.call({ op: "pause", offline: true });
+  }
+
+  async unpause(after: Pause): Promise<void> {
+    if (after !== "pause") this.wakeGuest();
+    await this.requests.call({ op: "unpause", after });
   }
 
   /** Types bytes into the console. */
@@ -173,9 +214,17 @@ export class Machine {
     };
   }
 
+  /** A restored guest may wait for what it was told and had not heard yet: it looks at console and XenStore again. */
+  private wakeGuest(): void {
+    this.xenstore.resume();
+    this.console.handleEvent();
+    for (const port of [XENSTORE_PORT, CONSOLE_PORT]) this.delivery.setPending(port);
+  }
+
   private receive(message: WorkerMessage): void {
     switch (message.kind) {
       case "ready":
+        this.isReady();
         // Events that the guest sent while nobody listened are still marked.
         this.dispatchEvents();
         void this.devices.start();
@@ -228,6 +277,7 @@ export class Machine {
     if (this.ended) return;
     this.console.drain();
     this.ended = true;
+    this.isOver();
     this.consoleLog?.close();
     this.hypervisorLog?.close();
     this.events.exited(this.exitOf(end, registers));

@@ -13,6 +13,7 @@ const nothing = z.strictObject({});
 const name = z.string().max(64);
 /** A switch, or an interface on it. */
 const target = z.strictObject({ on: name, vif: name.optional() });
+const frontendId = z.int().min(0).max(0x7fef);
 const counts = z.record(z.string(), z.number());
 
 const forwardState = forwardSchema.extend({
@@ -110,6 +111,15 @@ export const networkCalls = {
     result: forwardSchema,
   },
   removeForward: { argument: z.strictObject({ name, forward: forwardSchema }), result: nothing },
+  /**
+   * Leaves a guest's rings and pages alone, and takes no steps with its interfaces. What it is sent meanwhile waits for a
+   * moment, then it is dropped.
+   */
+  hold: { argument: z.strictObject({ frontendId }), result: nothing },
+  /** Serves a held guest again. `held` false: it was not held, as the domain has been started anew. */
+  release: { argument: z.strictObject({ frontendId }), result: z.strictObject({ held: z.boolean() }) },
+  /** The guest is about to end: its interfaces may be let go of, and nothing that is in its rings is served any more. */
+  abandon: { argument: z.strictObject({ frontendId }), result: nothing },
   /** Lines of the firewall's log after a number. */
   log: { argument: z.strictObject({ after: z.int() }), result: z.array(logLine) },
   captureStart: {

@@ -8,10 +8,14 @@ import {
   type DomainHostFunctions,
   type DomainProcessFunctions,
   domainStart,
+  pauseSchema,
   relayMessage,
   type StartAnswer,
 } from "./config.ts";
 import { Machine } from "./machine.ts";
+import type { CallAnswer } from "./typescript/protocol.ts";
+
+const NOT_STARTED: CallAnswer = { ok: false, message: "the domain has not been started" };
 
 let machine: Machine | undefined;
 
@@ -50,6 +54,10 @@ const functions: DomainProcessFunctions = {
   acknowledgeConsole: (bytes) => machine?.acknowledgeConsole(byteCount.parse(bytes)),
   statistics: () => machine?.statistics() ?? { instructions: 0, busySeconds: 0, residentBytes: 0 },
   stop: () => machine?.stop(),
+  pause: async () => machine?.pause(),
+  unpause: async (after) => machine?.unpause(pauseSchema.parse(after)),
+  capture: async (method, argument) => machine?.captures.call(method, argument) ?? NOT_STARTED,
+  storage: async (method, argument) => machine?.devices.call(String(method), argument) ?? NOT_STARTED,
   xenstore: (message) => machine?.receiveXenstore(relayMessage.parse(message)),
   backendStore: (message) => machine?.receiveBackendStore(relayMessage.parse(message)),
 };

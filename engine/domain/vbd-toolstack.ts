@@ -2,38 +2,16 @@
  * The toolstack's part of block devices: which exist, their XenStore nodes, their images' locks, and their removal. As libxl
  * does it, devices are made and taken away by writing nodes; drivers do the rest.
  */
-import { fstatSync } from "node:fs";
-import { vbdDetachNodes, vbdDirectories, vbdNodes } from "../device/block/vbd-nodes.ts";
+import { vbdDetachNodes, vbdDirectories, vbdNodes, vbdStoreNodes } from "../device/block/vbd-nodes.ts";
 import { vdevName } from "../device/block/vdev.ts";
-import { lockImage } from "../disk/image.ts";
 import type { StoreSpec } from "../disk/spec.ts";
 import type { ToolstackStore } from "../xenstore/toolstack-store.ts";
 import { askToClose, backendClosed, removeDevice } from "./device-removal.ts";
+import { type Claim, type ClaimStore, claimStore, freeClaim } from "./vbd-claim.ts";
+import { VbdError } from "./vbd-error.ts";
+import { type StorageCaller, VbdHolds } from "./vbd-holds.ts";
 
-/** What a device needs of its target as long as it exists. */
-interface Claim {
-  /** libxl's word for the kind of target. */
-  readonly type: "phy" | "file" | "nbd";
-  /** For the backend: a file is opened through our descriptor, so that renames and a restart change nothing. */
-  readonly spec: StoreSpec;
-  release(): void;
-}
-
-/** Locks a file, or lets an NBD server do what it does about that. @throws DiskError */
-function claim(spec: StoreSpec): Claim {
-  if (spec.kind === "nbd") return { type: "nbd", spec, release() {} };
-  const lock = lockImage(spec);
-  const type = fstatSync(lock.descriptor).isBlockDevice() ? "phy" : "file";
-  const linux = process.platform === "linux";
-  return {
-    type,
-    spec: linux ? { ...spec, openPath: `/proc/${process.pid}/fd/${lock.descriptor}` } : spec,
-    release: () => lock.release(),
-  };
-}
-
-/** What another guest serves is that guest's business. */
-const foreignClaim = (spec: StoreSpec): Claim => ({ type: "phy", spec, release() {} });
+export { HoldLostError, VbdError } from "./vbd-error.ts";
 
 /** Where a device's backend runs: a driver domain, or the hypervisor (the guest's own process). */
 export type Placement = "driver-domain" | "hypervisor";
@@ -59,29 +37,38 @@ export interface AttachedVbd extends VbdConfig {
   readonly backendId: number;
 }
 
-interface Entry {
-  readonly device: AttachedVbd;
-  readonly claim: Claim;
+/** A disk of the toolstack's, and what it keeps of its images. */
+export interface VbdEntry {
+  device: AttachedVbd;
+  claim: Claim;
 }
 
-export class VbdError extends Error {
-  readonly remedy: string;
+/** How the toolstack reaches those who serve disks, and locks images. */
+export interface VbdToolstackOptions {
+  /** Has a call of storage-calls.ts performed by whoever serves a guest's disks. Left out: disks cannot be held or resized. */
+  readonly caller?: StorageCaller;
+  /** Locks images; claimStore unless a test has its own. */
+  readonly claim?: ClaimStore;
+}
 
-  constructor(what: string, remedy: string) {
-    super(`${what}; ${remedy}`);
-    this.name = "VbdError";
-    this.remedy = remedy;
-  }
+/** What a disk is to be served from instead. */
+export interface VbdReplacement {
+  readonly vdev: number;
+  readonly store: StoreSpec;
 }
 
 const key = (frontendId: number, vdev: number) => `${frontendId}/${vdev}`;
 
 export class VbdToolstack {
   private readonly store: ToolstackStore;
-  private readonly entries = new Map<string, Entry>();
+  private readonly entries = new Map<string, VbdEntry>();
+  private readonly claim: ClaimStore;
+  private readonly holds: VbdHolds;
 
-  constructor(store: ToolstackStore) {
+  constructor(store: ToolstackStore, options: VbdToolstackOptions = {}) {
     this.store = store;
+    this.claim = options.claim ?? claimStore;
+    this.holds = new VbdHolds(options.caller, (entry) => this.writeStore(entry), this.claim);
   }
 
   list(frontendId?: number): AttachedVbd[] {
@@ -99,7 +86,7 @@ export class VbdToolstack {
     if (this.entries.has(id)) {
       throw new VbdError(`the guest has a disk ${name} already`, "choose another vdev, or detach that one first");
     }
-    const claimed = config.backend === undefined ? claim(config.store) : foreignClaim(config.store);
+    const claimed = config.backend === undefined ? this.claim(config.store) : freeClaim("phy", config.store);
     const device: AttachedVbd = { ...config, frontendId, backendId };
     this.entries.set(id, { device, claim: claimed });
     const { store } = config;
@@ -111,7 +98,7 @@ export class VbdToolstack {
       deviceType: config.deviceType,
       type: claimed.type,
       params: config.target,
-      ...(store.kind === "file" && { path: store.path }),
+      ...(store.kind !== "nbd" && { path: store.path }),
       persistent: config.persistent,
       store: claimed.spec,
     });
@@ -136,9 +123,67 @@ export class VbdToolstack {
     this.remove(entry);
   }
 
+  private entriesOf(frontendId: number): VbdEntry[] {
+    return [...this.entries.values()].filter((entry) => entry.device.frontendId === frontendId);
+  }
+
+  /** Tells the backend, for its next start, what a device is served from now. */
+  private writeStore({ device, claim }: VbdEntry): void {
+    const { store } = device;
+    const path = store.kind === "nbd" ? undefined : store.path;
+    const { backend } = vbdDirectories(device);
+    if (this.store.read(`${backend}/state`) === undefined) return;
+    for (const node of vbdStoreNodes(device, claim.spec, path)) this.store.write(node.path, node.value);
+  }
+
+  /**
+   * Has all disks of a guest come to rest: the backends finish what they have taken, take nothing more and change nothing
+   * about the devices, until release(). A guest without disks is held at once.
+   * @throws VbdError when it is held already, a disk is served by another guest, or one does not come to rest: then the
+   *   disks go on as before
+   */
+  async hold(frontendId: number): Promise<void> {
+    await this.holds.hold(frontendId, this.entriesOf(frontendId));
+  }
+
+  /**
+   * Locks and opens what disks of a held guest are to be served from after release(), which otherwise does it itself: so that
+   * release() takes less long. What the old images were written is on durable storage then.
+   * @throws DiskError, VbdError, CallError: nothing has changed, the guest is held still (but for HoldLostError)
+   */
+  async prepare(frontendId: number, replace: readonly VbdReplacement[]): Promise<void> {
+    await this.holds.prepare(frontendId, replace);
+  }
+
+  /**
+   * Ends hold(). The disks of `replace` are served from other images from now on, which must have the same content at this
+   * moment; the locks of the old ones are given back. What was prepared and is not in `replace` is let go of.
+   * @throws HoldLostError when the backends' process was started anew while it was to hold: requests may have been served in
+   *   between, from the old images; its `swapped` says where the disks are now. DiskError, VbdError, CallError: the new images
+   *   cannot be served, and all disks go on with the old ones
+   */
+  async release(frontendId: number, replace: readonly VbdReplacement[] = []): Promise<void> {
+    await this.holds.release(frontendId, replace);
+  }
+
+  /**
+   * Gives the image of a disk another size, in bytes, and lets the guest know; the guest may run.
+   * @returns the size that it has now
+   * @throws VbdError for a disk that is not there or not in use, CallError for what its image refuses
+   */
+  async resize(frontendId: number, vdev: number, bytes: number): Promise<number> {
+    const entry = this.entries.get(key(frontendId, vdev));
+    const name = vdevName(vdev) ?? String(vdev);
+    if (entry === undefined) {
+      throw new VbdError(`the guest has no disk ${name}`, "domlab block-list shows those it has");
+    }
+    return await this.holds.resize(entry.device, bytes);
+  }
+
   /** Takes a domain's devices away after its end, once the backends have let go of its pages. */
   async domainEnded(frontendId: number): Promise<void> {
-    const entries = [...this.entries.values()].filter((entry) => entry.device.frontendId === frontendId);
+    await this.holds.forget(frontendId);
+    const entries = this.entriesOf(frontendId);
     await Promise.all(
       entries.map(async (entry) => {
         this.askToClose(entry.device);
@@ -156,7 +201,7 @@ export class VbdToolstack {
     return backendClosed(this.store, vbdDirectories(device).backend);
   }
 
-  private remove({ device, claim }: Entry): void {
+  private remove({ device, claim }: VbdEntry): void {
     removeDevice(this.store, vbdDirectories(device));
     this.entries.delete(key(device.frontendId, device.vdev));
     claim.release();

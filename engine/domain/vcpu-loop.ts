@@ -37,11 +37,10 @@ const SLICE = 50_000;
 /** Longest sleep in one go: the bound on how long a lost wake-up could go unnoticed. */
 const LONGEST_SLEEP_NS = 1e9;
 
-/** What a vCPU sleeps for; the deadline is domain time in ns. */
-interface Sleep {
-  readonly awake: () => boolean;
-  readonly deadline: number;
-}
+/** What a vCPU sleeps for: HLT, SCHEDOP_block, or SCHEDOP_poll with a deadline in domain time, ns (none: for ever). */
+export type LoopWait =
+  | { readonly kind: "halt" | "block" }
+  | { readonly kind: "poll"; readonly ports: readonly number[]; readonly deadline?: number | undefined };
 
 /** The part of a CPU that the loop drives. */
 export interface LoopCpu {
@@ -59,6 +58,8 @@ export interface LoopOptions {
   readonly cpu: LoopCpu;
   /** Instructions retired so far, for the statistics. */
   readonly instructions: () => number;
+  /** A restored guest stands still at first, waiting for what it waited for. */
+  readonly restored?: { readonly wait: LoopWait | undefined };
 }
 
 /** Why the loop returned: the guest's own doing, or the host's command. */
@@ -76,7 +77,12 @@ export class VcpuLoop {
   private readonly requests: number;
   private answered = 0;
   /** What the vCPU sleeps for. */
-  private wait: Sleep | undefined;
+  private wait: LoopWait | undefined;
+  private paused: boolean;
+  /** Whether the CPU's state is complete: no exception waits for the next instruction. */
+  private settled = true;
+  /** How the guest ended while it was brought to rest. */
+  private ended: LoopEnd | undefined;
   private readonly poll = new HaltPoll();
   private busyNs = 0;
 
@@ -85,6 +91,8 @@ export class VcpuLoop {
     this.context = options.context;
     this.cpu = options.cpu;
     this.instructions = options.instructions;
+    this.paused = options.restored !== undefined;
+    this.wait = options.restored?.wait;
     this.command = (mapping.base + plan.control + CONTROL_COMMAND) >>> 2;
     this.control = mapping.base + vcpuControl(plan, options.context.id);
     this.requests = (mapping.base + plan.control + CONTROL_REQUESTS) >>> 2;
@@ -107,6 +115,11 @@ export class VcpuLoop {
         return { reason: "request" };
       }
       this.shootdown.service();
+      if (this.ended !== undefined) return this.ended;
+      if (this.paused) {
+        this.context.domain.delivery.sleep(this.context.id, LONGEST_SLEEP_NS, () => this.disturbed);
+        continue;
+      }
       if (this.wait && !this.sleep(this.wait)) continue;
       this.wait = undefined;
       this.context.runTimers();
@@ -115,6 +128,29 @@ export class VcpuLoop {
       const end = this.dispatch(this.slice());
       if (end !== undefined) return end;
     }
+  }
+
+  /**
+   * Stops running guest code, at an instruction after which the CPU's state is complete. The thread goes on answering
+   * requests. Called while run() has returned with one.
+   */
+  pause(): void {
+    while (!this.settled && this.ended === undefined) this.ended = this.dispatch(this.cpu.run(1));
+    this.paused = true;
+  }
+
+  /** Goes on where pause() stopped. */
+  unpause(): void {
+    this.paused = false;
+  }
+
+  /** What the paused vCPU sleeps for, if it does. */
+  get sleepsFor(): LoopWait | undefined {
+    return this.wait;
+  }
+
+  private get disturbed(): boolean {
+    return this.stopped || this.asked || this.shootdown.wanted;
   }
 
   private get stopped(): boolean {
@@ -136,6 +172,8 @@ export class VcpuLoop {
   }
 
   private dispatch(exit: Exit): LoopEnd | undefined {
+    const { reason } = exit;
+    this.settled = reason === EXIT_BUDGET || reason === EXIT_HYPERCALL || reason === EXIT_HALT;
     switch (exit.reason) {
       case EXIT_BUDGET:
         return undefined;
@@ -162,22 +200,29 @@ export class VcpuLoop {
     hypercall(context);
     const wait = context.wait;
     context.wait = undefined;
-    if (wait?.kind === "block") this.wait = { awake: () => this.upcall, deadline: Number.POSITIVE_INFINITY };
-    if (wait?.kind === "poll") {
-      const { delivery } = context.domain;
-      const awake = () =>
-        wait.ports.some((port) => delivery.isPending(port)) || (this.cpu.interruptsEnabled && this.upcall);
-      this.wait = { awake, deadline: wait.deadline };
-    }
+    if (wait !== undefined) this.wait = wait;
     return context.domain.shutdown;
   }
 
   /** HLT. With interrupts off nothing can wake it: that is how a kernel without ACPI powers off. */
   private halt(): LoopEnd | undefined {
     if (!this.cpu.interruptsEnabled) return { reason: "poweroff" };
-    const awake = () => this.context.apic.busy || (this.upcall && this.context.interruptLineConnected);
-    this.wait = { awake, deadline: Number.POSITIVE_INFINITY };
+    this.wait = { kind: "halt" };
     return undefined;
+  }
+
+  private awake(wait: LoopWait): boolean {
+    switch (wait.kind) {
+      case "halt":
+        return this.context.apic.busy || (this.upcall && this.context.interruptLineConnected);
+      case "block":
+        return this.upcall;
+      case "poll": {
+        const { delivery } = this.context.domain;
+        const { ports } = wait;
+        return ports.some((port) => delivery.isPending(port)) || (this.cpu.interruptsEnabled && this.upcall);
+      }
+    }
   }
 
   private get upcall(): boolean {
@@ -185,24 +230,24 @@ export class VcpuLoop {
   }
 
   /**
-   * Sleeps until `awake()`, the deadline or the guest's end; timers go on. False when something else has to be done first:
+   * Sleeps until what it waits for, the deadline or the guest's end; timers go on. False when something else has to be done first:
    * the host's stop, its requests, code to forget.
    */
-  private sleep({ awake, deadline }: Sleep): boolean {
+  private sleep(wait: LoopWait): boolean {
     const { context } = this;
+    const deadline = (wait.kind === "poll" ? wait.deadline : undefined) ?? Number.POSITIVE_INFINITY;
     const { clock } = context.domain;
-    const over = () => awake() || context.domain.shutdown !== undefined;
-    const disturbed = () => this.stopped || this.asked || this.shootdown.wanted;
+    const over = () => this.awake(wait) || context.domain.shutdown !== undefined;
     if (over()) return true;
     context.enter("blocked");
     let done = false;
-    while (!done && !disturbed()) {
+    while (!done && !this.disturbed) {
       context.runTimers();
       const now = clock();
       done = over() || now >= deadline;
       if (done) break;
       const until = Math.min(deadline, context.nextDeadline, now + LONGEST_SLEEP_NS);
-      this.doze(until - now, () => over() || disturbed());
+      this.doze(until - now, () => over() || this.disturbed);
     }
     context.enter("running");
     return done;

@@ -1,22 +1,32 @@
 /** Entry point of the worker thread that owns a vCPU. */
 import { type MessagePort, parentPort, receiveMessageOnPort, workerData } from "node:worker_threads";
-import { CODE_FLAG, FRAMES, PHYSMAP } from "../cpu/assembly/layout.ts";
+import { CODE_FLAG, DIRTY_FLAG, FRAMES, PHYSMAP } from "../cpu/assembly/layout.ts";
 import { createVcpu, type DevicePage, type Vcpu } from "../cpu/vcpu.ts";
 import { cpuidEntries } from "../hypervisor/cpuid.ts";
 import { Domain } from "../hypervisor/domain.ts";
+import { restoreDomain } from "../hypervisor/saved-domain.ts";
 import { createCpuMemory } from "../memory/cpu-memory.ts";
 import { DomainDirectory } from "../memory/domain-directory.ts";
 import { COMMAND_STOP, CONTROL_COMMAND, CONTROL_EMERGENCY_TAKEN } from "../memory/frame-plan.ts";
 import { type Mapping, openGuestMemory } from "../memory/guest-memory.ts";
 import { EMPTY_DIRECTORY, Peers } from "../memory/peers.ts";
 import { domId, gfn } from "../memory/types.ts";
+import { decodeGuestState } from "../snapshot/guest-state.ts";
+import { DomainClock } from "./domain-clock.ts";
 import { HypervisorEnvironment } from "./driver/hypervisor-environment.ts";
 import { perform } from "./driver/storage-io.ts";
 import { VbdThread } from "./driver/vbd-thread.ts";
 import { pvhEntryState } from "./entry-state.ts";
 import { type Json, toJson } from "./json-state.ts";
+import { VcpuControl } from "./vcpu-control.ts";
 import { type LoopEnd, type LoopRequest, VcpuLoop } from "./vcpu-loop.ts";
-import type { BackendAnswer, BackendRequest, WorkerInput, WorkerMessage } from "./worker-protocol.ts";
+import type {
+  BackendAnswer,
+  BackendRequest,
+  VcpuRequestMessage,
+  WorkerInput,
+  WorkerMessage,
+} from "./worker-protocol.ts";
 
 /** The architectural place of the local APIC's registers, 0xfee00000. */
 const LOCAL_APIC_FRAME = 0xfee00;
@@ -77,36 +87,46 @@ async function answerBackends(port: MessagePort, devices: VbdThread): Promise<vo
   }
 }
 
+/** Answers the requests for the vCPU itself. */
+function answerControl(port: MessagePort, control: VcpuControl): void {
+  for (;;) {
+    const received = receiveMessageOnPort(port);
+    if (received === undefined) return;
+    const { id, request } = received.message as VcpuRequestMessage;
+    const answer: BackendAnswer = { id, value: control.perform(request) };
+    port.postMessage(answer);
+  }
+}
+
 async function main(input: WorkerInput): Promise<void> {
   const memory = createCpuMemory(openGuestMemory(input.memory), {
     frames: FRAMES,
     physmap: PHYSMAP,
     codeFlags: CODE_FLAG,
+    dirtyFlags: DIRTY_FLAG,
   });
   const { mapping } = memory;
-  const start = performance.now();
-  const clock = (): number => (performance.now() - start) * 1e6;
+  const saved = "saved" in input.start ? decodeGuestState(input.start.saved, mapping.plan) : undefined;
+  const clock = new DomainClock(saved?.domain.clock ?? 0);
   // The guest runs only once the context exists.
   const device: DevicePage = {
     read: (offset, size) => context.apic.readPage(offset, size),
     write: (offset, size, value) => context.apic.writePage(offset, size, value),
   };
-  memory.physmap.mapDevice(gfn(LOCAL_APIC_FRAME));
   const vcpu = createVcpu({
     memory: mapping.memory,
     core: input.core,
-    nanoseconds: clock,
+    nanoseconds: clock.now,
     device,
     compiler: { background: true },
   });
   vcpu.setCpuid(cpuidEntries({ vcpu: 0, domain: input.domain, tscKhz: TSC_KHZ }));
-  vcpu.state = pvhEntryState(input.entry);
   const log = (line: string) => post({ kind: "log", line });
   const directory = input.directory === undefined ? EMPTY_DIRECTORY : DomainDirectory.open(input.directory);
   const domain = new Domain({
     id: domId(input.domain),
     memory,
-    clock,
+    clock: clock.now,
     wallclockNs: BigInt(Date.now()) * 1_000_000n,
     log,
     emergencyConsole: emergencyConsole(mapping),
@@ -114,11 +134,26 @@ async function main(input: WorkerInput): Promise<void> {
     peers: new Peers(directory, input.domain, mapping),
   });
   const context = domain.addVcpu(vcpu);
+  if ("entry" in input.start) {
+    vcpu.state = pvhEntryState(input.start.entry);
+    clock.start();
+  } else if (saved !== undefined) {
+    vcpu.state = saved.cpu;
+    restoreDomain(domain, saved.domain);
+  }
+  memory.physmap.mapDevice(gfn(LOCAL_APIC_FRAME));
+  const loop = new VcpuLoop({
+    context,
+    cpu: vcpu,
+    instructions: () => vcpu.instructions,
+    ...(saved && { restored: { wait: saved.wait } }),
+  });
+  const control = new VcpuControl({ context, cpu: vcpu, loop, clock, stoppedAt: saved?.stoppedAt ?? 0 });
   let devices: VbdThread | undefined;
   post({ kind: "ready" });
-  const loop = new VcpuLoop({ context, cpu: vcpu, instructions: () => vcpu.instructions });
   let end = runGuarded(loop);
   while (end.reason === "request") {
+    answerControl(input.control, control);
     devices ??= new VbdThread(new HypervisorEnvironment(domain, vcpu, log));
     await answerBackends(input.backends, devices);
     end = runGuarded(loop);

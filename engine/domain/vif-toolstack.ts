@@ -7,7 +7,10 @@ import { formatMac, randomMac } from "../network/address.ts";
 import { formatRateNode } from "../network/policy/rate.ts";
 import type { ToolstackStore } from "../xenstore/toolstack-store.ts";
 import { askToClose, backendClosed, removeDevice } from "./device-removal.ts";
+import { networkCalls } from "./network-calls.ts";
 import { LabNetworkError, MOST_VIFS, type VifConfig, vifName } from "./network-config.ts";
+import { ProcessGone } from "./typescript/start.ts";
+import { HoldLostError } from "./vbd-error.ts";
 
 /** An interface as the toolstack has made it. */
 export interface AttachedVif extends VifConfig {
@@ -19,12 +22,20 @@ export interface AttachedVif extends VifConfig {
   readonly name: string;
 }
 
+/** Has a call of network-calls.ts performed by the network domain: TypescriptHandle.call. */
+export type NetworkCaller = (method: "hold" | "release" | "abandon", argument: unknown) => Promise<unknown>;
+
 export class VifToolstack {
   private readonly store: ToolstackStore;
   private readonly devices = new Map<string, AttachedVif>();
+  private readonly call: NetworkCaller | undefined;
+  /** Guests whose interfaces are held. */
+  private readonly held = new Set<number>();
 
-  constructor(store: ToolstackStore) {
+  /** @param call left out: interfaces cannot be held */
+  constructor(store: ToolstackStore, call?: NetworkCaller) {
     this.store = store;
+    this.call = call;
   }
 
   /** Interfaces of a guest or of all, in the order of their numbers. */
@@ -110,8 +121,47 @@ export class VifToolstack {
     this.remove(device);
   }
 
+  /**
+   * Has the backend leave a guest's rings and pages alone until release(). Frames for the guest wait for a moment, then they
+   * are dropped. A guest without interfaces is held at once.
+   * @throws LabNetworkError for an interface that another guest serves; HoldLostError when the network domain dies meanwhile
+   */
+  async hold(frontendId: number): Promise<void> {
+    const devices = this.list(frontendId);
+    const foreign = devices.find((device) => device.backend !== undefined);
+    if (foreign !== undefined) {
+      const what = `the interface ${foreign.name} is served by the guest ${foreign.backend} and cannot be held`;
+      throw new LabNetworkError(what, "detach it first");
+    }
+    if (devices.length === 0) return;
+    this.held.add(frontendId);
+    try {
+      await this.call?.("hold", { frontendId });
+    } catch (error) {
+      this.held.delete(frontendId);
+      throw error instanceof ProcessGone ? new HoldLostError("network", false) : error;
+    }
+  }
+
+  /**
+   * Ends hold().
+   * @throws HoldLostError when the network domain was started anew meanwhile: the guest's rings were served
+   */
+  async release(frontendId: number): Promise<void> {
+    if (!this.held.delete(frontendId)) return;
+    try {
+      const { held } = networkCalls.release.result.parse(await this.call?.("release", { frontendId }));
+      if (held) return;
+    } catch (error) {
+      if (!(error instanceof ProcessGone)) throw error;
+    }
+    throw new HoldLostError("network", false);
+  }
+
   /** Takes a domain's interfaces away after its end, once the backends have let go of its pages. */
   async domainEnded(frontendId: number): Promise<AttachedVif[]> {
+    // The network domain may have ended, too.
+    if (this.held.delete(frontendId)) await this.call?.("abandon", { frontendId }).catch(() => undefined);
     const devices = this.list(frontendId);
     await Promise.all(
       devices.map(async (device) => {

@@ -2,6 +2,7 @@
 
 import type { MessagePort } from "node:worker_threads";
 import type { MemoryToken } from "../memory/guest-memory.ts";
+import type { GuestStateJson } from "../snapshot/guest-state.ts";
 import type { StorageRequest } from "./driver/storage-io.ts";
 import type { PvhEntry } from "./entry-state.ts";
 import type { Json } from "./json-state.ts";
@@ -13,9 +14,33 @@ export interface WorkerInput {
   readonly directory: string | undefined;
   /** Requests for the backends that run on the vCPU's thread; CONTROL_REQUESTS counts them. */
   readonly backends: MessagePort;
+  /** Requests for the vCPU itself; counted likewise. */
+  readonly control: MessagePort;
   readonly core: WebAssembly.Module;
   readonly domain: number;
-  readonly entry: PvhEntry;
+  /** Where a new guest begins, or what a restored one was; the latter stands still until it is told to go on. */
+  readonly start: { readonly entry: PvhEntry } | { readonly saved: GuestStateJson };
+}
+
+/** A request for the vCPU. The answer to "save" is a GuestStateJson or an Unsaveable, to the others nothing. */
+export type VcpuRequest =
+  /** Stop running guest code; `offline`: for so long that the guest's accounts should show it. */
+  | { readonly op: "pause"; readonly offline: boolean }
+  | { readonly op: "unpause"; readonly after: Pause }
+  /** What the paused guest is. `drivers`: numbers of domains that serve devices and will connect to a restored guest. */
+  | { readonly op: "save"; readonly drivers: readonly number[] }
+  /** Forget translations, so that pages that are written to from now on are marked as dirty. */
+  | { readonly op: "flush-translations" };
+
+/**
+ * What a guest goes on after: a snapshot, of which it shall notice nothing; a pause, during which its time went on; the time
+ * since it was saved, which it is told at once ("jump") or learns when it comes back from a suspend of its own ("suspend").
+ */
+export type Pause = "snapshot" | "pause" | "restore-jump" | "restore-suspend";
+
+export interface VcpuRequestMessage {
+  readonly id: number;
+  readonly request: VcpuRequest;
 }
 
 /** A request for the backends, and its answer. */

@@ -12,9 +12,10 @@ import { EventDelivery } from "./event-delivery.ts";
 import { GrantMaps } from "./grant-map.ts";
 import type { GuestCpu } from "./guest-cpu.ts";
 import { HvmParams } from "./hvm-op.ts";
+import type { PortEntry } from "./port-table.ts";
 import { RamPool } from "./ram-pool.ts";
 import { writeWallclock } from "./time.ts";
-import { VcpuContext } from "./vcpu.ts";
+import { type SavedVcpu, VcpuContext } from "./vcpu.ts";
 import { Watchdogs } from "./watchdog.ts";
 
 /** Why a domain stopped by its own doing. */
@@ -43,6 +44,39 @@ export interface DomainOptions {
   readonly peers?: Peers;
 }
 
+/** An event channel as data; `vcpu` is the one that it notifies. */
+export interface SavedPort extends PortEntry {
+  readonly port: number;
+  readonly vcpu: number;
+}
+
+/** What lies at `count` guest frames from `frame` on: pages of the domain's file from `offset` on. */
+export interface SavedFrames {
+  readonly frame: number;
+  readonly count: number;
+  readonly offset: number;
+  readonly readOnly: boolean;
+}
+
+/** Everything that the hypervisor keeps about a guest besides its memory, as data. */
+export interface SavedDomain {
+  /** Domain time, ns. */
+  readonly clock: number;
+  /** Host wall clock at domain time 0, ns since the epoch, as the guest was told. */
+  readonly wallclockNs: bigint;
+  readonly wallclockVersion: number;
+  readonly narrow: boolean;
+  readonly params: readonly bigint[];
+  readonly watchdogs: readonly (number | null)[];
+  readonly grantFrames: number;
+  readonly specialFrames: readonly (readonly [offset: number, frame: number])[];
+  readonly ports: readonly SavedPort[];
+  /** Ports of virtual interrupts by vCPU × NR_VIRQS + VIRQ. */
+  readonly virqs: readonly (readonly [key: number, port: number])[];
+  readonly physmap: readonly SavedFrames[];
+  readonly vcpus: readonly SavedVcpu[];
+}
+
 export class Domain {
   readonly id: DomId;
   readonly plan: FramePlan;
@@ -58,7 +92,8 @@ export class Domain {
   readonly vcpus: VcpuContext[] = [];
   readonly watchdogs = new Watchdogs();
   readonly clock: () => number;
-  readonly wallclockNs: bigint;
+  /** Host wall clock at domain time 0, ns since the epoch, as the guest is told. */
+  wallclockNs: bigint;
   readonly log: (line: string) => void;
   readonly emergencyConsole: (bytes: Uint8Array) => void;
   /** The guest's ends of the console and XenStore channels. */
@@ -71,7 +106,9 @@ export class Domain {
   /** Set once the guest has asked to stop. */
   shutdown: Shutdown | undefined;
   private readonly logged = new Set<string>();
-  private wallclockVersion = 0;
+  wallclockVersion = 0;
+  /** Called when the guest has suspended itself for its toolstack, before it goes on in the same domain. */
+  suspended: (() => void) | undefined;
 
   constructor(options: DomainOptions) {
     const { mapping, physmap } = options.memory;
@@ -121,6 +158,12 @@ export class Domain {
   latchLayout(narrow: boolean): void {
     if (this.delivery.narrow === narrow) return;
     this.delivery.narrow = narrow;
+    this.writeWallclock();
+  }
+
+  /** Tells the guest the host's wall clock; it looks at it when it starts and when it comes back from a suspend. */
+  setWallclock(epochNs: bigint): void {
+    this.wallclockNs = epochNs;
     this.writeWallclock();
   }
 

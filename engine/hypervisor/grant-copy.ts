@@ -4,6 +4,7 @@
  */
 import * as abi from "../abi/grant-table.ts";
 import { DOMID_SELF, PAGE_SIZE } from "../abi/xen.ts";
+import { markWritten } from "../memory/dirty-log.ts";
 import type { Mapping } from "../memory/guest-memory.ts";
 import type { Grantor } from "./grant-map.ts";
 import { wroteTo } from "./grant-map-op.ts";
@@ -63,6 +64,7 @@ export function copyGrant(vcpu: VcpuContext, args: CopyArgs): number {
   if (typeof dest !== "number") {
     const start = source.address + sourceOffset;
     dest.mapping.bytes.set(source.mapping.bytes.subarray(start, start + len), dest.address + destOffset);
+    markWritten(dest.mapping, dest.address - dest.mapping.base, len === 0 ? 0 : PAGE_SIZE);
     if (len > 0) wroteTo(vcpu, dest.owner, dest.address - dest.mapping.base + destOffset, len);
     dest.release();
   }

@@ -8,6 +8,7 @@
  */
 import { GTF_READING, GTF_WRITING } from "../abi/grant-table.ts";
 import { PAGE_SIZE } from "../abi/xen.ts";
+import { DirtyMarker, markWritten } from "../memory/dirty-log.ts";
 import { CONTROL_GRANT_PINS } from "../memory/frame-plan.ts";
 import type { Mapping } from "../memory/guest-memory.ts";
 
@@ -69,6 +70,7 @@ export class PinTables {
   private readonly entries: number;
   private readonly frames: number;
   private readonly ramFrames: number;
+  private readonly dirty: DirtyMarker;
 
   constructor(mapping: Mapping) {
     this.words = mapping.words;
@@ -76,6 +78,7 @@ export class PinTables {
     this.entries = firstEntryWord(mapping);
     this.frames = firstFrameWord(mapping);
     this.ramFrames = mapping.plan.ramBytes / PAGE_SIZE;
+    this.dirty = new DirtyMarker(mapping);
   }
 
   /** Index into `words` of the first word of a grant entry (entryWord()). */
@@ -119,7 +122,7 @@ export class PinTables {
     if ((this.words[at]! & FRAME_COUNT) !== 0) Atomics.sub(this.words, at, 1);
   }
 
-  /** Gives back what a mapping of `ref` pinned. */
+  /** Gives back what a mapping of `ref` pinned. A page that could be written is marked so before it is unpinned. */
   release(ref: number, frame: number, readOnly: boolean): void {
     const { words } = this;
     const at = this.refs + ref;
@@ -127,6 +130,7 @@ export class PinTables {
     const seen = words[at]!;
     const locked = seen >= 0 && Atomics.compareExchange(words, at, seen, seen | LOCKED) === seen;
     const counts = withoutOne(locked ? seen : this.seize(ref), readOnly);
+    if (!readOnly && frame < this.ramFrames) this.dirty.mark(frame);
     this.unpinFrame(frame);
     if (counts >>> 16 === 0) {
       Atomics.and(words, this.entries + ref * 2, counts === 0 ? ~(GTF_READING | GTF_WRITING) : ~GTF_WRITING);
@@ -195,6 +199,8 @@ export function correctFramePins(mapping: Mapping, frame: number, before: number
   const at = frameWord(mapping, frame);
   const seen = Atomics.load(mapping.words, at);
   if ((seen & FRAME_COUNT) !== before) return false;
+  // A mapper that was killed may have written; who takes the pins away marks for it.
+  if (count < before) markWritten(mapping, frame * PAGE_SIZE, PAGE_SIZE);
   return Atomics.compareExchange(mapping.words, at, seen, (seen & ~FRAME_COUNT) | count) === seen;
 }
 

@@ -8,6 +8,7 @@
  */
 import * as abi from "../abi/grant-table.ts";
 import { PAGE_SIZE } from "../abi/xen.ts";
+import { markWritten } from "../memory/dirty-log.ts";
 import { GRANT_REFS } from "../memory/frame-plan.ts";
 import type { Mapping } from "../memory/guest-memory.ts";
 import { physmapPlaceable, placeInPhysmap } from "../memory/physmap.ts";
@@ -55,6 +56,7 @@ export function transferContents(receiver: Mapping, ref: number, sender: number,
     return false;
   }
   receiver.bytes.set(page, receiver.base + room);
+  markWritten(receiver, room, PAGE_SIZE);
   complete(receiver, at, target, room);
   return true;
 }
@@ -71,6 +73,7 @@ function complete(receiver: Mapping, at: number, target: number, room: FileOffse
   if (!placeInPhysmap(receiver, target, room)) {
     // The receiver put something else there meanwhile: it loses the contents, not the frame.
     receiver.bytes.fill(0, receiver.base + room, receiver.base + room + PAGE_SIZE);
+    markWritten(receiver, room, PAGE_SIZE);
     returnFreeFrame(receiver, room);
   }
   Atomics.or(receiver.words, at, abi.GTF_TRANSFER_COMPLETED);
@@ -81,6 +84,7 @@ function copyPage(vcpu: VcpuContext, offset: FileOffset, receiver: Mapping, room
   const { mapping } = vcpu.domain;
   const start = mapping.base + offset;
   receiver.bytes.set(mapping.bytes.subarray(start, start + PAGE_SIZE), receiver.base + room);
+  markWritten(receiver, room, PAGE_SIZE);
 }
 
 /**

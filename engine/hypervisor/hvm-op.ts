@@ -41,6 +41,15 @@ export class HvmParams {
     this.values[abi.HvmParam.pae_enabled] = 1n;
   }
 
+  /** All parameters, by index. */
+  save(): bigint[] {
+    return [...this.values];
+  }
+
+  restore(values: readonly bigint[]): void {
+    this.values.set(values.slice(0, this.values.length));
+  }
+
   get(index: number): bigint | undefined {
     return this.values[index];
   }

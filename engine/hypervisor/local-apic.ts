@@ -41,6 +41,14 @@ const SHORTHAND_SELF = 1n;
 const SHORTHAND_ALL = 2n;
 const BROADCAST = 0xffffffffn;
 
+/** A LocalApic as data: register numbers with their values, and vectors. */
+export interface SavedApic {
+  readonly stored: readonly (readonly [register: number, value: bigint])[];
+  readonly pageOnly: readonly (readonly [register: number, value: number])[];
+  readonly requested: readonly number[];
+  readonly serving?: number | undefined;
+}
+
 export class LocalApic {
   private readonly id: number;
   private readonly inject: (vector: number) => void;
@@ -63,6 +71,20 @@ export class LocalApic {
     for (const register of [TASK_PRIORITY, ERROR_STATUS, COMMAND, INITIAL_COUNT, DIVIDE, LVT_CMCI]) {
       this.stored.set(register, 0n);
     }
+  }
+
+  save(): SavedApic {
+    const requested = [...this.requested.keys()].filter((vector) => this.requested[vector] === 1);
+    return { stored: [...this.stored], pageOnly: [...this.pageOnly], requested, serving: this.serving };
+  }
+
+  /** Takes the registers that this device has from saved ones; a vector that was being served goes on being served. */
+  restore(saved: SavedApic): void {
+    for (const [register, value] of saved.stored) if (this.stored.has(register)) this.stored.set(register, value);
+    for (const [register, value] of saved.pageOnly) if (this.pageOnly.has(register)) this.pageOnly.set(register, value);
+    this.requested.fill(0);
+    for (const vector of saved.requested) this.requested[vector] = 1;
+    this.serving = saved.serving;
   }
 
   /** True for the MSRs that this device answers. */

@@ -2,6 +2,7 @@
 import { MSR_HYPERCALL_PAGE } from "../abi/cpuid.ts";
 import { Hypercall } from "../abi/hypercalls.ts";
 import { PAGE_SHIFT, PAGE_SIZE } from "../abi/xen.ts";
+import { markWritten } from "../memory/dirty-log.ts";
 import { LocalApic } from "./local-apic.ts";
 import type { VcpuContext } from "./vcpu.ts";
 
@@ -38,6 +39,7 @@ export function writeMsr(vcpu: VcpuContext, index: number, value: bigint): boole
   const frame = domain.physmap.get(Number(value >> BigInt(PAGE_SHIFT)));
   if (frame === undefined || frame.readOnly || (value & BigInt(PAGE_SIZE - 1)) !== 0n) return false;
   domain.mapping.bytes.set(hypercallPage(), domain.mapping.base + frame.offset);
+  markWritten(domain.mapping, frame.offset, PAGE_SIZE);
   vcpu.cpu.flushCode();
   domain.latchLayout(vcpu.copy.narrow);
   return true;

@@ -1,4 +1,5 @@
 import { PAGE_SIZE } from "../abi/xen.ts";
+import { markWritten } from "../memory/dirty-log.ts";
 import type { Mapping } from "../memory/guest-memory.ts";
 import { type FileOffset, fileOffset } from "../memory/types.ts";
 import { FRAME_ALLOCATED, FRAME_FREE, isMarked, markFrame, replaceMark, unmarkFrame } from "./grant-pins.ts";
@@ -42,6 +43,11 @@ export class RamPool {
     return takeFreeFrame(this.mapping);
   }
 
+  /** Adds a zeroed frame that no guest frame maps. */
+  add(frame: number): void {
+    if (markFrame(this.mapping, frame, FRAME_FREE)) this.free.add(frame);
+  }
+
   /** Keeps a frame that is out of the physmap from being mapped by grants; false if it is mapped. Until unhold(). */
   hold(offset: FileOffset): boolean {
     return markFrame(this.mapping, offset / PAGE_SIZE, FRAME_ALLOCATED);
@@ -65,6 +71,7 @@ export class RamPool {
   releaseHeld(offset: FileOffset): void {
     const frame = offset / PAGE_SIZE;
     this.mapping.discard(offset, PAGE_SIZE);
+    markWritten(this.mapping, offset, PAGE_SIZE);
     // Free only now that it is zero: from here on another domain may put a page there.
     replaceMark(this.mapping, frame, FRAME_ALLOCATED, FRAME_FREE);
     this.free.add(frame);

@@ -19,11 +19,14 @@ const SHUTDOWNS = new Map<number, Shutdown>([
 /** What SCHEDOP_shutdown(suspend) returns to a guest that goes on in the same domain (sched.h). */
 const SUSPEND_CANCELLED = 1;
 
-/** A guest suspends only when its toolstack has asked it to, which ours does not: the suspend is cancelled at once. */
 function shutdown(vcpu: VcpuContext, pointer: bigint): number {
   const args = vcpu.copy.readStruct(pointer, abi.schedShutdown);
   if (args === undefined) return -Errno.EFAULT;
-  if (args.reason === abi.ShutdownReason.suspend) return SUSPEND_CANCELLED;
+  if (args.reason === abi.ShutdownReason.suspend) {
+    // Snapshots need no suspend. A guest is asked for one to look at the clock again, and goes on in the same domain.
+    vcpu.domain.suspended?.();
+    return SUSPEND_CANCELLED;
+  }
   const unknown: Shutdown = {
     reason: "crash",
     cause: `the guest stopped itself for an unknown reason, ${args.reason}`,
@@ -52,8 +55,7 @@ function poll(vcpu: VcpuContext, pointer: bigint): number {
   const ports = [...new Uint32Array(list.buffer)];
   if (ports.some((port) => port >= vcpu.domain.delivery.channels)) return -Errno.EINVAL;
   if (ports.some((port) => vcpu.domain.delivery.isPending(port))) return 0;
-  const deadline = args.timeout === 0n ? Number.POSITIVE_INFINITY : Number(args.timeout);
-  vcpu.wait = { kind: "poll", ports, deadline };
+  vcpu.wait = { kind: "poll", ports, ...(args.timeout !== 0n && { deadline: Number(args.timeout) }) };
   return 0;
 }
 

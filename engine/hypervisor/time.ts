@@ -6,7 +6,7 @@
  */
 
 import { Runstate, type RunstateName, runstateInfo } from "../abi/vcpu-op.ts";
-import { PVCLOCK_TSC_STABLE, sharedInfo, sharedInfoCompat, vcpuTimeInfo } from "../abi/xen.ts";
+import { PVCLOCK_GUEST_STOPPED, PVCLOCK_TSC_STABLE, sharedInfo, sharedInfoCompat, vcpuTimeInfo } from "../abi/xen.ts";
 import type { Mapping } from "../memory/guest-memory.ts";
 
 /** Nanoseconds as an unsigned 64-bit integer. */
@@ -14,15 +14,18 @@ export function nanoseconds(value: number): bigint {
   return BigInt(Math.max(0, Math.trunc(value)));
 }
 
-/** A vcpu_time_info with an even version, for a guest whose TSC reads `tscOffset` at domain time 0. */
-export function encodeTimeInfo(version: number, tscOffset: bigint): Uint8Array {
+/**
+ * A vcpu_time_info with an even version, for a guest whose TSC reads `tscOffset` at domain time 0. `stopped`: the guest did not
+ * run for a while and must not take that for a lock-up (Linux clears the flag, arch/x86/kernel/pvclock.c).
+ */
+export function encodeTimeInfo(version: number, tscOffset: bigint, stopped = false): Uint8Array {
   return vcpuTimeInfo.encode({
     version,
     tscTimestamp: tscOffset,
     systemTime: 0n,
     tscToSystemMul: 0x80000000,
     tscShift: 1,
-    flags: PVCLOCK_TSC_STABLE,
+    flags: PVCLOCK_TSC_STABLE | (stopped ? PVCLOCK_GUEST_STOPPED : 0),
   });
 }
 
@@ -30,11 +33,10 @@ export function encodeTimeInfo(version: number, tscOffset: bigint): Uint8Array {
  * Writes a vcpu_time_info at an address of the mapping's memory under its version lock: odd while it changes, so that
  * a reader on another vCPU tries again.
  */
-export function writeTimeInfo(mapping: Mapping, address: number, version: number, tscOffset: bigint): void {
+export function writeTimeInfo(mapping: Mapping, address: number, version: number, info: Uint8Array): void {
   const word = address >>> 2;
   Atomics.store(mapping.words, word, version - 1);
-  const bytes = encodeTimeInfo(version, tscOffset);
-  mapping.bytes.set(bytes.subarray(4), address + 4);
+  mapping.bytes.set(info.subarray(4), address + 4);
   Atomics.store(mapping.words, word, version);
 }
 
@@ -56,11 +58,18 @@ export function writeWallclock(mapping: Mapping, version: number, epochNs: bigin
   Atomics.store(mapping.words, word, version);
 }
 
+/** A RunstateClock as data; times in ns of domain time. */
+export interface SavedRunstate {
+  readonly state: RunstateName;
+  readonly entered: number;
+  readonly spent: Readonly<Record<RunstateName, number>>;
+}
+
 /** How long a vCPU has been in each run state. */
 export class RunstateClock {
   private state: RunstateName = "running";
   private entered: number;
-  private readonly spent = { running: 0, runnable: 0, blocked: 0, offline: 0 };
+  private spent = { running: 0, runnable: 0, blocked: 0, offline: 0 };
 
   constructor(now: number) {
     this.entered = now;
@@ -71,6 +80,20 @@ export class RunstateClock {
     this.spent[this.state] += Math.max(0, now - this.entered);
     this.state = state;
     this.entered = now;
+  }
+
+  get current(): RunstateName {
+    return this.state;
+  }
+
+  save(): SavedRunstate {
+    return { state: this.state, entered: this.entered, spent: { ...this.spent } };
+  }
+
+  restore({ state, entered, spent }: SavedRunstate): void {
+    this.state = state;
+    this.entered = entered;
+    this.spent = { ...spent };
   }
 
   /** A vcpu_runstate_info; the time in the present state counts up to `now`. `narrow`: for a 32-bit guest. */
@@ -84,6 +107,16 @@ export class RunstateClock {
     });
   }
 }
+
+/** VcpuTimers as data: ns of domain time, undefined for a timer that is not set. */
+export interface SavedTimers {
+  readonly singleshot?: number | undefined;
+  readonly periodic?: number | undefined;
+  /** 0: there has never been a periodic timer. */
+  readonly period: number;
+}
+
+const finite = (time: number): number | undefined => (Number.isFinite(time) ? time : undefined);
 
 /** The two timers of a vCPU, both of which raise VIRQ_TIMER. Times are domain time in ns. */
 export class VcpuTimers {
@@ -106,6 +139,17 @@ export class VcpuTimers {
 
   stopPeriodic(): void {
     this.periodic = Number.POSITIVE_INFINITY;
+  }
+
+  save(): SavedTimers {
+    return { singleshot: finite(this.singleshot), periodic: finite(this.periodic), period: this.period };
+  }
+
+  restore({ singleshot, periodic, period }: SavedTimers): void {
+    this.singleshot = singleshot ?? Number.POSITIVE_INFINITY;
+    // A periodic timer without a period would tick for ever.
+    this.periodic = period > 0 ? (periodic ?? Number.POSITIVE_INFINITY) : Number.POSITIVE_INFINITY;
+    this.period = period;
   }
 
   /** Domain time of the next expiry, or Infinity. */

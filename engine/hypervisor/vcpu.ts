@@ -5,14 +5,35 @@ import { Virq, vcpuInfo } from "../abi/xen.ts";
 import type { Domain } from "./domain.ts";
 import { GuestCopy } from "./guest-copy.ts";
 import type { GuestCpu } from "./guest-cpu.ts";
-import { LocalApic } from "./local-apic.ts";
-import { encodeTimeInfo, RunstateClock, VcpuTimers, writeTimeInfo } from "./time.ts";
+import { LocalApic, type SavedApic } from "./local-apic.ts";
+import {
+  encodeTimeInfo,
+  RunstateClock,
+  type SavedRunstate,
+  type SavedTimers,
+  VcpuTimers,
+  writeTimeInfo,
+} from "./time.ts";
 import { WATCHDOG_FIRED } from "./watchdog.ts";
 
-/** What a vCPU waits for after SCHEDOP_block or SCHEDOP_poll. Deadline: domain time in ns, Infinity for none. */
+/** What a vCPU waits for after SCHEDOP_block or SCHEDOP_poll. Deadline: domain time in ns; without it for ever. */
 export type Wait =
   | { readonly kind: "block" }
-  | { readonly kind: "poll"; readonly ports: readonly number[]; readonly deadline: number };
+  | { readonly kind: "poll"; readonly ports: readonly number[]; readonly deadline?: number };
+
+/** What a VcpuContext keeps, as data, apart from the CPU's own state. */
+export interface SavedVcpu {
+  readonly timers: SavedTimers;
+  readonly runstate: SavedRunstate;
+  readonly apic: SavedApic;
+  readonly upcallVector: number;
+  readonly infoRegistered: boolean;
+  /** File offset of its vcpu_info. */
+  readonly infoOffset: number;
+  readonly runstateArea: { readonly address: bigint; readonly narrow: boolean };
+  readonly timeArea: bigint;
+  readonly timeVersion: number;
+}
 
 export class VcpuContext {
   readonly domain: Domain;
@@ -68,12 +89,42 @@ export class VcpuContext {
     return this.vector !== 0;
   }
 
-  /** Writes pvclock to vcpu_info and to the registered area. */
-  updateTime(): void {
+  /** Writes pvclock to vcpu_info and to the registered area; `stopped` tells that the guest did not run for a while. */
+  updateTime(stopped = false): void {
     this.tscOffset = this.cpu.tscOffset;
     this.timeVersion += 2;
-    writeTimeInfo(this.domain.mapping, this.infoAddress + vcpuInfo.offsets.time, this.timeVersion, this.tscOffset);
+    const info = encodeTimeInfo(this.timeVersion, this.tscOffset, stopped);
+    writeTimeInfo(this.domain.mapping, this.infoAddress + vcpuInfo.offsets.time, this.timeVersion, info);
     this.writeTimeArea();
+  }
+
+  save(): SavedVcpu {
+    return {
+      timers: this.timers.save(),
+      runstate: this.runstate.save(),
+      apic: this.apic.save(),
+      upcallVector: this.upcallVector,
+      infoRegistered: this.infoRegistered,
+      infoOffset: this.domain.delivery.vcpuInfo(this.id),
+      runstateArea: this.runstateArea,
+      timeArea: this.timeArea,
+      timeVersion: this.timeVersion,
+    };
+  }
+
+  /** Goes on as the vCPU that was saved; its CPU's state and the domain's have been written before. */
+  restore(saved: SavedVcpu): void {
+    this.timers.restore(saved.timers);
+    this.runstate.restore(saved.runstate);
+    this.apic.restore(saved.apic);
+    this.upcallVector = saved.upcallVector;
+    this.infoRegistered = saved.infoRegistered;
+    this.domain.delivery.setVcpuInfo(this.id, saved.infoOffset);
+    this.runstateArea = { ...saved.runstateArea };
+    this.timeArea = saved.timeArea;
+    this.timeVersion = saved.timeVersion;
+    this.updateInterruptLine();
+    this.updateTime();
   }
 
   /** Writes pvclock again if the guest has written its TSC. */

@@ -12,6 +12,15 @@ export class Watchdogs {
   /** Domain time in ns at which each expires; undefined: not in use. */
   private readonly deadlines: (number | undefined)[] = new Array(WATCHDOGS).fill(undefined);
 
+  /** The deadlines as data; null: not in use. */
+  save(): (number | null)[] {
+    return this.deadlines.map((deadline) => deadline ?? null);
+  }
+
+  restore(deadlines: readonly (number | null)[]): void {
+    for (let id = 0; id < WATCHDOGS; id++) this.deadlines[id] = deadlines[id] ?? undefined;
+  }
+
   /**
    * Starts a watchdog (id 0), winds one up, or stops it (timeout 0). `seconds` from `now`, which is domain time in ns.
    * Answers the id of a new one, 1 and up, 0, or a negated Errno.

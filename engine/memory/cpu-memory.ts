@@ -10,6 +10,8 @@ export interface CpuMemoryLayout {
   readonly physmap: number;
   /** Address of the code flags, LINEAR_PAGES bytes. Without it nobody else learns where decoded code lies. */
   readonly codeFlags?: number;
+  /** Address of the dirty flags, LINEAR_PAGES bytes. Without it nobody else learns what the vCPU writes. */
+  readonly dirtyFlags?: number;
 }
 
 export interface CpuMemory {
@@ -18,14 +20,18 @@ export interface CpuMemory {
 }
 
 /**
- * The linear memory of one vCPU: its private area, the domain's frames behind it, and the physmap filled in. Physmap and code
- * flags are parts of the shared file, mapped to where the CPU looks for them, so that other domains' backends read them too.
+ * The linear memory of one vCPU: its private area, the domain's frames behind it, and the physmap filled in. Physmap, code
+ * flags and dirty flags are parts of the shared file, mapped to where the CPU looks for them, so that other domains' backends
+ * and a snapshot's capture see them too.
  */
 export function createCpuMemory(guest: GuestMemory, layout: CpuMemoryLayout): CpuMemory {
   const { plan } = guest;
   const overlays = [{ address: layout.physmap, offset: plan.physmap, length: PHYSMAP_ENTRIES * 4 }];
   if (layout.codeFlags !== undefined) {
     overlays.push({ address: layout.codeFlags, offset: plan.codeFlags, length: LINEAR_PAGES });
+  }
+  if (layout.dirtyFlags !== undefined) {
+    overlays.push({ address: layout.dirtyFlags, offset: plan.dirtyFlags, length: LINEAR_PAGES });
   }
   const windowPages = guest.kind === "mapped" ? MAPTRACK_ENTRIES : 0;
   const mapping = guest.attach({ privateBytes: layout.frames, windowPages, overlays });

@@ -57,7 +57,7 @@ const CONTROL_BYTES = CONTROL_MAPTRACK + MAPTRACK_ENTRIES * MAPTRACK_ENTRY;
 
 /** Entries of the physmap: 4 GiB of guest-physical space. */
 export const PHYSMAP_ENTRIES = 1 << 20;
-/** Pages of a linear memory: each has a byte in the code flags. */
+/** Pages of a linear memory: each has a byte in the code flags and one in the dirty flags. */
 export const LINEAR_PAGES = 1 << 20;
 export const DEVICE_STATISTICS_BYTES = 0x10000;
 
@@ -78,6 +78,8 @@ export interface FramePlan {
   readonly physmap: FileOffset;
   /** What backends in the guest's own process count: DEVICE_STATISTICS_BYTES. */
   readonly deviceStatistics: FileOffset;
+  /** u8 a page of the vCPU's linear memory: not 0 when it was written since the byte was cleared (dirty-log.ts). */
+  readonly dirtyFlags: FileOffset;
   /** Length of the file, a multiple of 64 KiB. */
   readonly length: number;
 }
@@ -114,6 +116,7 @@ export function planFrames(ramBytes: number): FramePlan {
     codeFlags: takeRegion(LINEAR_PAGES),
     physmap: takeRegion(PHYSMAP_ENTRIES * 4),
     deviceStatistics: takeRegion(DEVICE_STATISTICS_BYTES),
+    dirtyFlags: takeRegion(LINEAR_PAGES),
     length: Math.ceil(next / WASM_PAGE) * WASM_PAGE,
   };
 }

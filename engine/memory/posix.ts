@@ -11,6 +11,9 @@ const MAP_FIXED = 0x10;
 const MAP_ANONYMOUS = process.platform === "darwin" ? 0x1000 : 0x20;
 const MFD_CLOEXEC = 1;
 const MADV_REMOVE = 9;
+/** Whence of lseek(2): the next byte that is there, the next that is not. Linux's numbers. */
+const SEEK_DATA = 3;
+const SEEK_HOLE = 4;
 const FUTEX_WAIT = 0;
 const FUTEX_WAKE = 1;
 /** futex(2) by architecture; it has no wrapper in the C library. */
@@ -44,6 +47,27 @@ export interface Posix {
   futexWake(address: bigint, count: number): boolean;
   /** Puts private zero pages in the place of a mapping, so that what it held on to is free. */
   unmapFixed(address: bigint, length: number): void;
+  /** A shared mapping of a file from its start, where there is room for it. @throws SystemCallError */
+  map(length: number, descriptor: number): bigint;
+  /** Ends what map() made. */
+  unmap(address: bigint, length: number): void;
+  /** Copies bytes between mappings; they must not overlap. */
+  copy(to: bigint, from: bigint, length: number): void;
+  /** The same on another thread. */
+  copyInBackground(to: bigint, from: bigint, length: number): Promise<void>;
+  /** Whether two ranges of bytes are equal. */
+  equal(a: bigint, b: bigint, length: number): boolean;
+  /**
+   * The parts of a file's range that hold data, ascending: the rest reads as zeros. Moves the descriptor's position. The whole
+   * range where the host cannot tell.
+   */
+  dataExtents(descriptor: number, start: number, end: number): Extent[];
+}
+
+/** Bytes `start` … `end` - 1 of a file. */
+export interface Extent {
+  readonly start: number;
+  readonly end: number;
 }
 
 /** A file in memory that several processes map. It is gone when `close` was called and nobody maps it any more. */
@@ -90,6 +114,15 @@ function load(): Posix {
     "uint32_t",
   ]);
   const timespec = new BigInt64Array(2);
+  const munmap = libc.func("munmap", "int", ["intptr_t", "size_t"]);
+  const memcpy = libc.func("memcpy", "intptr_t", ["intptr_t", "intptr_t", "size_t"]);
+  const memcmp = libc.func("memcmp", "int", ["intptr_t", "intptr_t", "size_t"]);
+  const lseek = linux ? libc.func("lseek64", "int64_t", ["int", "int64_t", "int"]) : undefined;
+  /** First offset from `from` on that is of the kind `whence`; `end` where there is none before it. */
+  const seek = (descriptor: number, from: number, whence: number, end: number): number => {
+    const found = Number(lseek?.(descriptor, from, whence));
+    return found >= 0 && found < end ? found : end;
+  };
 
   return {
     createFile(length) {
@@ -106,6 +139,28 @@ function load(): Posix {
       const flags = MAP_PRIVATE | MAP_FIXED | MAP_ANONYMOUS;
       const result = mmap(address, length, PROT_READ_WRITE, flags, -1, 0);
       if (BigInt(result) !== address) throw new SystemCallError("mmap", koffi.errno());
+    },
+    map(length, descriptor) {
+      const result = BigInt(mmap(0n, length, PROT_READ_WRITE, MAP_SHARED, descriptor, 0));
+      if (result === -1n) throw new SystemCallError("mmap", koffi.errno());
+      return result;
+    },
+    unmap: (address, length) => void munmap(address, length),
+    copy: (to, from, length) => void memcpy(to, from, length),
+    copyInBackground: (to, from, length) =>
+      new Promise((resolve, reject) => {
+        memcpy.async(to, from, length, (error: unknown) => (error ? reject(error) : resolve()));
+      }),
+    equal: (a, b, length) => memcmp(a, b, length) === 0,
+    dataExtents(descriptor, start, end) {
+      if (lseek === undefined) return [{ start, end }];
+      const extents: Extent[] = [];
+      for (let at = seek(descriptor, start, SEEK_DATA, end); at < end; ) {
+        const hole = seek(descriptor, at, SEEK_HOLE, end);
+        extents.push({ start: at, end: hole });
+        at = hole < end ? seek(descriptor, hole, SEEK_DATA, end) : end;
+      }
+      return extents;
     },
     remove: (address, length) => madvise !== undefined && madvise(address, length, MADV_REMOVE) === 0,
     futexWait(address, expected, timeoutNs) {

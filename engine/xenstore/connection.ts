@@ -8,17 +8,18 @@ import type { ErrnoName } from "../abi/errors.ts";
 import { XS_ERROR_PROTO } from "../abi/xs-wire.ts";
 import type { DomainRecord, Xenstored } from "./daemon.ts";
 import type { Scope } from "./operations.ts";
-import { absolutePath, depthBelow, homeOf, type Path, parsePath, SPECIAL_NODES } from "./path.ts";
-import { type Actor, parseDomain, permits } from "./permissions.ts";
+import { depthBelow, type Path } from "./path.ts";
+import { type Actor, permits } from "./permissions.ts";
 import { encodeMessage, encodeStrings, errorReply, type Message, MessageParser } from "./protocol.ts";
 import { exceeds } from "./quota.ts";
 import { answer, type Reply, requestPath } from "./requests.ts";
+import type { SavedConnection } from "./saved-state.ts";
 import type { StoreEvent } from "./store.ts";
 import type { Transaction } from "./transaction.ts";
-import { EventQueue, matches, type Watch, watchBytes } from "./watches.ts";
+import { EventQueue, makeWatch, matches, shownPath, type Watch, watchBytes, watchKey } from "./watches.ts";
 
 /** Events that may wait for a domain, and for a tool of domain 0. */
-const WAITING_EVENTS = 1000;
+export const WAITING_EVENTS = 1000;
 const WAITING_EVENTS_PRIVILEGED = 65_536;
 /** Bytes that a peer may send ahead of what is performed; a peer that keeps to its window never comes near. */
 const INPUT_MAX = 1 << 20;
@@ -62,6 +63,7 @@ export class Connection {
   private readonly sent: Sent[] = [];
   private busy = false;
   private open = true;
+  private held = false;
 
   /** Made by Xenstored.connect(). */
   constructor(daemon: Xenstored, record: DomainRecord, link: ConnectionLink, options: ConnectionOptions) {
@@ -131,7 +133,7 @@ export class Connection {
     // A reply may come back as the next request before this returns; that one is for the loop that runs already.
     if (this.busy) return;
     this.busy = true;
-    while (this.open && !this.parked) {
+    while (this.open && !this.held && !this.parked) {
       const before = this.parser.buffered;
       const message = this.parser.next();
       if (message === undefined) break;
@@ -159,7 +161,7 @@ export class Connection {
 
   /** Sends what there is room for, replies first. */
   flush(): void {
-    while (this.open) {
+    while (this.open && !this.held) {
       const next = this.replies[0];
       if (next === undefined && this.events.length === 0) return;
       const inFlight = this.sent.reduce((sum, { length }) => sum + length, 0);
@@ -182,7 +184,7 @@ export class Connection {
   ): Reply {
     if (path === undefined || path === "") return "EINVAL";
     const { daemon, actor, record } = this;
-    const at = requestPath(absolutePath(this.domain, path), record.quotas["path-length"], special);
+    const at = requestPath(record.aliases.resolveRequest(path).path, record.quotas["path-length"], special);
     if (at === undefined) return "EINVAL";
     const tracked = message.transactionId === 0 ? undefined : this.transactions.get(message.transactionId);
     if (message.transactionId !== 0 && tracked === undefined) return "ENOENT";
@@ -221,32 +223,27 @@ export class Connection {
   }
 
   addWatch(path: string, token: string, depth: number | undefined): ErrnoName | undefined {
-    const full = absolutePath(this.domain, path);
-    const special = full.startsWith("@");
-    const [name = "", released, ...more] = full.split("/");
-    if (special) {
-      if (!SPECIAL_NODES.includes(name) || more.length > 0) return "EINVAL";
-      if (released !== undefined && parseDomain(released) === undefined) return "EINVAL";
-      if (depth !== undefined && depth > 1) return "EINVAL";
-    } else if (path === "" || parsePath(full, this.record.quotas["path-length"]) === undefined) return "EINVAL";
-    const key = `${full}\0${token}`;
+    const { quotas, aliases } = this.record;
+    const watch = makeWatch(aliases, path, token, depth, quotas["path-length"]);
+    if (watch === undefined) return "EINVAL";
+    const key = watchKey(watch);
     if (this.watches.has(key)) return "EEXIST";
-    // A special watch hears of the domid below it only if it asks for that depth.
-    const limit = special ? (depth ?? 0) : depth;
-    const prefix = full === path ? 0 : homeOf(this.domain).length + 1;
-    const watch: Watch = { path: full, token, prefix, depth: limit };
-    const { quotas } = this.record;
     if (!this.privileged) {
       if (exceeds(this.daemon.watchesOf(this.record) + 1, quotas.watches)) return "E2BIG";
       if (!this.daemon.hasMemory(this.record, watchBytes(watch))) return "ENOMEM";
     }
     this.watches.set(key, watch);
-    this.events.push(watch, full);
+    this.pushEvent(watch, watch.path);
     return undefined;
   }
 
   removeWatch(path: string, token: string): ErrnoName | undefined {
-    return this.watches.delete(`${absolutePath(this.domain, path)}\0${token}`) ? undefined : "ENOENT";
+    const { path: full } = this.record.aliases.resolveRequest(path);
+    return this.watches.delete(watchKey({ path: full, token })) ? undefined : "ENOENT";
+  }
+
+  private pushEvent(watch: Watch, path: string): void {
+    this.events.push({ path: shownPath(watch, path), token: watch.token });
   }
 
   /** Drops watches, waiting events and transactions (RESET_WATCHES). */
@@ -256,6 +253,59 @@ export class Connection {
     this.transactions.clear();
   }
 
+  /** Performs and sends nothing more until release(); what comes meanwhile waits as for a peer that does not read. */
+  hold(): void {
+    this.held = true;
+  }
+
+  release(): void {
+    this.held = false;
+    this.flush();
+    this.pump();
+  }
+
+  /** What the connection is made of, for one that takes its place: it is held, and so is the transport's other end. */
+  save(): SavedConnection {
+    const base64 = (bytes: Uint8Array) => Buffer.from(bytes).toString("base64");
+    return {
+      input: base64(this.parser.rest()),
+      sent: this.sent.map(({ length, reply }) => ({ length, reply })),
+      replies: this.replies.map(base64),
+      events: this.events.list(),
+      watches: [...this.watches.values()].map((watch) => ({
+        path: shownPath(watch, watch.path),
+        token: watch.token,
+        ...(watch.depth !== undefined && { depth: watch.depth }),
+      })),
+      transactions: [...this.transactions.keys()],
+      nextTransaction: this.nextTransaction,
+    };
+  }
+
+  /**
+   * Makes this new connection what a saved one was, held; no watch fires. Transactions see the present tree and cannot
+   * be committed. What is restored has passed restoreDomain().
+   */
+  restore(saved: SavedConnection): void {
+    const bytes = (base64: string) => Uint8Array.from(Buffer.from(base64, "base64"));
+    this.held = true;
+    this.parser.push(bytes(saved.input));
+    this.sent.push(...saved.sent.map(({ length, reply }) => ({ length, reply })));
+    this.replies.push(...saved.replies.map(bytes));
+    for (const event of saved.events) this.events.push(event);
+    for (const { path, token, depth } of saved.watches) {
+      const watch = makeWatch(this.record.aliases, path, token, depth, 0);
+      // Two names of the domain's own may mean one node now; the first watch speaks for both.
+      if (watch !== undefined && !this.watches.has(watchKey(watch))) this.watches.set(watchKey(watch), watch);
+    }
+    for (const id of saved.transactions) {
+      const transaction = this.daemon.store.begin(true);
+      transaction.conflicted = true;
+      this.transactions.set(id, transaction);
+    }
+    this.nextTransaction = saved.nextTransaction;
+  }
+
   /** Queues the events that concern this connection and that it may know of. */
   notice(events: readonly StoreEvent[]): void {
     if (this.watches.size === 0) return;
@@ -263,7 +313,7 @@ export class Connection {
     for (const { path, exact, permissions } of events) {
       for (const watch of this.watches.values()) {
         if (!concerns(watch, path, exact) || !permissions.some((list) => permits(actor, list, "read"))) continue;
-        if (this.privileged || this.daemon.hasMemory(this.record, path.length)) this.events.push(watch, path);
+        if (this.privileged || this.daemon.hasMemory(this.record, path.length)) this.pushEvent(watch, path);
       }
     }
     if (!this.busy) this.flush();

@@ -3,11 +3,14 @@
  * connects it here.
  */
 import { XS_FEATURE_WATCH_DEPTH, XS_FEATURES } from "../abi/xs-wire.ts";
+import { Aliases } from "./aliases.ts";
 import { Connection, type ConnectionLink, type ConnectionOptions } from "./connection.ts";
 import type { Scope } from "./operations.ts";
 import { homeOf, INTRODUCE_DOMAIN, parsePath, RELEASE_DOMAIN } from "./path.ts";
 import type { Actor } from "./permissions.ts";
 import { DEFAULT_QUOTAS, exceeds, type Quotas } from "./quota.ts";
+import { type RestoreOptions, restoreDomain, saveDomain } from "./save.ts";
+import type { SavedConnection, SavedStore } from "./saved-state.ts";
 import { type RoomCheck, Store, type StoreEvent } from "./store.ts";
 import { ToolstackStore } from "./toolstack-store.ts";
 import type { Transaction } from "./transaction.ts";
@@ -22,6 +25,10 @@ export interface DomainRecord {
   introduced: boolean;
   /** @releaseDomain has told of its shutdown. */
   shutDown: boolean;
+  /** Numbers that it had before it was restored. */
+  aliases: Aliases;
+  /** Its connection as it was saved, until the relay takes it; null: it had none. */
+  restoring: SavedConnection | null | undefined;
 }
 
 /** What a domain uses of its quotas. */
@@ -69,6 +76,8 @@ export class Xenstored {
         target: undefined,
         introduced: false,
         shutDown: false,
+        aliases: new Aliases(id),
+        restoring: undefined,
       };
       this.domains.set(id, record);
     }
@@ -105,6 +114,23 @@ export class Xenstored {
     if (record === undefined) return false;
     this.special(RELEASE_DOMAIN, [RELEASE_DOMAIN, `${RELEASE_DOMAIN}/${id}`]);
     return true;
+  }
+
+  /**
+   * What the store knows of a domain that is at rest (RingRelay.quiesce): its nodes, its connection, its quotas.
+   * @throws StoreStateError for more than a saved store may hold
+   */
+  saveDomain(id: number): SavedStore {
+    return saveDomain(this, id);
+  }
+
+  /**
+   * Gives a domain that has been introduced what another was saved with; nothing is changed if it is refused. Its
+   * devices are the toolstack's to make (frontendNodes()); DaemonRelay.restore() then brings the connection back.
+   * @throws StoreStateError: one line with cause and remedy
+   */
+  restoreDomain(id: number, saved: SavedStore, options: RestoreOptions = {}): void {
+    restoreDomain(this, id, saved, options);
   }
 
   /** The domain has shut down or crashed; told once, until it is resumed. */

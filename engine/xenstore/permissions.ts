@@ -73,6 +73,13 @@ export function formatPermission({ domain, read, write }: Permission): string {
   return `${read ? (write ? "b" : "r") : write ? "w" : "n"}${domain}`;
 }
 
+/** The list with other numbers of domains in it. */
+export function renumber(permissions: Permissions, number: (domain: number) => number): Permissions {
+  const [first, ...others] = permissions;
+  const change = (entry: Permission): Permission => ({ ...entry, domain: number(entry.domain) });
+  return [change(first), ...others.map(change)];
+}
+
 /** The list without the entries of domains that do not pass; the owner's entry stays. */
 export function keepEntries(permissions: Permissions, keep: (domain: number) => boolean): Permissions {
   const [first, ...others] = permissions;

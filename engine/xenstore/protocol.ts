@@ -50,6 +50,11 @@ export class MessageParser {
     }
   }
 
+  /** The bytes that next() has not returned. */
+  rest(): Uint8Array {
+    return Uint8Array.from(Buffer.concat([this.message.subarray(0, this.filled), ...this.chunks]));
+  }
+
   /** Bytes up to the end of the header, or of the message once its header is known. */
   private wanted(): number {
     return this.filled < xsHeader.size ? xsHeader.size : xsHeader.size + xsHeader.read(this.header).length;

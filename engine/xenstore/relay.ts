@@ -4,15 +4,20 @@
  * Both directions are bounded: a side sends at most WINDOW bytes that the other has not reported as taken. A guest that
  * does not read its replies thus stalls itself, and nothing grows on its behalf.
  *
+ * To be saved, a domain's relay comes to rest: the daemon's end holds the connection and says so, behind all that it has
+ * sent before; from then on nothing is under way, and what the guest has not got lies in the relay and the connection.
+ *
  *   domain process                    main process
  *   XenstoreRing ── RingRelay ──╮
  *   XenstoreClient ─ ClientRelay ┴─ channel ── DaemonRelay ── Xenstored
  */
+import { z } from "zod";
 import { XS_ERROR_RINGIDX } from "../abi/xs-wire.ts";
+import type { Mapping } from "../memory/guest-memory.ts";
 import type { Connection } from "./connection.ts";
 import type { Xenstored } from "./daemon.ts";
 import { MESSAGE_MAX } from "./protocol.ts";
-import type { XenstoreRing } from "./ring.ts";
+import { XenstoreRing } from "./ring.ts";
 
 /** What travels; plain data that can be structured-cloned. One property each. */
 export type RelayMessage =
@@ -23,10 +28,28 @@ export type RelayMessage =
   /** The guest reconnects; answered with the same when the old connection is gone. */
   | { readonly reset: true }
   /** The connection is over; the number is for XS_ERROR. */
-  | { readonly failed: number };
+  | { readonly failed: number }
+  /** Comes to rest; answered with the same number, behind which nothing follows until `resume`. */
+  | { readonly quiesce: number }
+  | { readonly resume: true };
 
 /** Bytes that may be under way in one direction; more than the longest message, so that it cannot block itself. */
 export const WINDOW = 2 * MESSAGE_MAX;
+
+const uint32 = z.int().min(0).max(0xffff_ffff);
+
+/** What a RingRelay at rest is made of, as plain JSON. */
+export const savedRingSchema = z.strictObject({
+  state: z.enum(["connected", "failed"]),
+  requestConsumer: uint32,
+  responseProducer: uint32,
+  /** Bytes of requests that the daemon has not used up. */
+  inFlight: z.int().min(0).max(WINDOW),
+  /** Bytes that the guest has not got, base64. */
+  output: z.base64().max(4 * Math.ceil(WINDOW / 3)),
+});
+
+export type SavedRing = z.infer<typeof savedRingSchema>;
 
 /** The daemon's end. */
 export class DaemonRelay {
@@ -64,7 +87,22 @@ export class DaemonRelay {
       this.close();
       this.connection = this.connect();
       this.post({ reset: true });
-    }
+    } else if ("quiesce" in message) {
+      this.connection?.hold();
+      this.post(message);
+    } else if ("resume" in message) this.connection?.release();
+  }
+
+  /**
+   * Makes the new connection what it was when the domain was saved (Xenstored.restoreDomain), held until the domain's
+   * end resumes. Nothing has come from there yet.
+   */
+  restore(): void {
+    const record = this.daemon.find(this.domain);
+    if (record?.restoring === undefined) throw new Error(`domain ${this.domain} has not been restored`);
+    if (record.restoring === null) this.close();
+    else this.connection?.restore(record.restoring);
+    record.restoring = undefined;
   }
 
   /** The domain's process is gone. */
@@ -72,6 +110,15 @@ export class DaemonRelay {
     this.connection?.close();
     this.connection = undefined;
   }
+}
+
+/** A time in which a relay does nothing. */
+interface Rest {
+  readonly number: number;
+  /** Nothing is under way any more. */
+  reached: boolean;
+  readonly promise: Promise<void>;
+  readonly reach: () => void;
 }
 
 /** The end of a domain with a XenStore page: moves bytes between its rings and the channel. */
@@ -83,6 +130,9 @@ export class RingRelay {
   private inFlight = 0;
   private readonly output: Uint8Array[] = [];
   private state: "connected" | "reconnecting" | "failed" = "connected";
+  /** While this is set, the ring is not touched. */
+  private rest: Rest | undefined;
+  private rests = 0;
 
   /** `post` sends a message to the daemon's process, `notify` the event to the guest. */
   constructor(ring: XenstoreRing, post: (message: RelayMessage) => void, notify: () => void) {
@@ -91,9 +141,62 @@ export class RingRelay {
     this.notify = notify;
   }
 
+  /** Goes on where a relay at rest was saved, in the restored memory of its guest; at rest until resume(). */
+  static restore(
+    mapping: Mapping,
+    saved: SavedRing,
+    post: (message: RelayMessage) => void,
+    notify: () => void,
+  ): RingRelay {
+    const relay = new RingRelay(new XenstoreRing(mapping, undefined, saved), post, notify);
+    relay.state = saved.state;
+    relay.inFlight = saved.inFlight;
+    const output = Uint8Array.from(Buffer.from(saved.output, "base64"));
+    if (output.length > 0) relay.output.push(output);
+    relay.rest = { number: 0, reached: true, promise: Promise.resolve(), reach: () => {} };
+    return relay;
+  }
+
+  /**
+   * Hands the daemon what the guest has written, then leaves the ring alone. Fulfilled when nothing is under way to or
+   * from the daemon. The guest's vCPU stands still, or what it writes meanwhile waits in its ring.
+   */
+  quiesce(): Promise<void> {
+    if (this.rest !== undefined) return this.rest.promise;
+    this.handleEvent();
+    let reach = () => {};
+    const promise = new Promise<void>((resolve) => {
+      reach = resolve;
+    });
+    this.rest = { number: ++this.rests, reached: false, promise, reach };
+    this.post({ quiesce: this.rest.number });
+    return promise;
+  }
+
+  /** What restore() needs, besides the guest's memory. @throws Error unless at rest */
+  save(): SavedRing {
+    if (!this.rest?.reached || this.state === "reconnecting") throw new Error("the XenStore relay is not at rest");
+    return {
+      state: this.state,
+      ...this.ring.indexes,
+      // A damaged connection has used up what was on its way.
+      inFlight: Math.min(Math.max(this.inFlight, 0), WINDOW),
+      output: Buffer.concat(this.output).toString("base64"),
+    };
+  }
+
+  /** Ends the rest, also one that is not reached yet. */
+  resume(): void {
+    if (this.rest === undefined) return;
+    this.rest.reach();
+    this.rest = undefined;
+    this.post({ resume: true });
+    this.handleEvent();
+  }
+
   /** The guest has sent an event: it has written requests, made room for replies or wants to reconnect. */
   handleEvent(): void {
-    if (this.state === "reconnecting") return;
+    if (this.rest !== undefined || this.state === "reconnecting") return;
     if (this.ring.wantsReconnect) {
       this.state = "reconnecting";
       this.output.length = 0;
@@ -108,6 +211,13 @@ export class RingRelay {
 
   /** Takes a message from the daemon's process. */
   receive(message: RelayMessage): void {
+    if ("quiesce" in message) {
+      // The answer to a rest that has been ended early is for nobody.
+      if (this.rest?.number !== message.quiesce) return;
+      this.rest.reached = true;
+      this.rest.reach();
+      return;
+    }
     if ("reset" in message) {
       this.state = "connected";
       this.inFlight = 0;
@@ -120,10 +230,10 @@ export class RingRelay {
     if ("failed" in message) this.fail(message.failed);
     else if ("toGuest" in message) {
       this.output.push(message.toGuest);
-      if (this.writeReplies()) this.notify();
+      if (this.rest === undefined && this.writeReplies()) this.notify();
     } else if ("taken" in message) {
-      this.inFlight -= message.taken;
-      if (this.readRequests()) this.notify();
+      this.inFlight = Math.max(this.inFlight - message.taken, 0);
+      if (this.rest === undefined && this.readRequests()) this.notify();
     }
   }
 

@@ -6,7 +6,7 @@ import { control } from "./control.ts";
 import type { Xenstored } from "./daemon.ts";
 import * as operations from "./operations.ts";
 import { homeOf, parsePath } from "./path.ts";
-import { formatPermission, parseDomain, parsePermissions } from "./permissions.ts";
+import { formatPermission, parseDomain, parsePermissions, renumber } from "./permissions.ts";
 import { decodeText, encodeStrings, encodeText, type Message, strings } from "./protocol.ts";
 import { DEFAULT_QUOTAS, isQuotaName } from "./quota.ts";
 
@@ -76,8 +76,10 @@ function directoryPart(request: Request): Reply {
 
 function setPermissions(request: Request): Reply {
   const [path, ...entries] = request.texts;
-  const permissions = parsePermissions(entries);
-  if (permissions === undefined) return "EINVAL";
+  const named = parsePermissions(entries);
+  if (named === undefined) return "EINVAL";
+  const { aliases } = request.connection.record;
+  const permissions = renumber(named, (domain) => aliases.meant(domain));
   const perform = (scope: operations.Scope, at: readonly string[]) =>
     done(operations.setPermissions(scope, at, permissions));
   return request.connection.perform(request.message, path, perform, true);
@@ -86,7 +88,9 @@ function setPermissions(request: Request): Reply {
 function getPermissions(request: Request): Reply {
   const answer = (scope: operations.Scope, path: readonly string[]): Reply => {
     const node = operations.read(scope, path);
-    return typeof node === "string" ? node : encodeStrings(node.permissions.map(formatPermission));
+    if (typeof node === "string") return node;
+    const { aliases } = request.connection.record;
+    return encodeStrings(renumber(node.permissions, (domain) => aliases.shown(domain)).map(formatPermission));
   };
   return request.connection.perform(request.message, only(request), answer, true);
 }
@@ -236,7 +240,11 @@ const ENTRIES = new Map<number, Entry>([
   [XsType.SET_PERMS, { answer: setPermissions }],
   [
     XsType.IS_DOMAIN_INTRODUCED,
-    { answer: withDomain(1, ({ daemon }, domain) => encodeStrings([daemon.isIntroduced(domain) ? "T" : "F"])) },
+    {
+      answer: withDomain(1, ({ daemon, connection }, domain) =>
+        encodeStrings([daemon.isIntroduced(connection.record.aliases.meant(domain)) ? "T" : "F"]),
+      ),
+    },
   ],
   [
     XsType.RESUME,

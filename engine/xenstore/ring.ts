@@ -23,6 +23,12 @@ import {
 } from "../abi/xs-wire.ts";
 import type { Mapping } from "../memory/guest-memory.ts";
 
+/** The store's own positions in the two rings. */
+export interface RingIndexes {
+  readonly requestConsumer: number;
+  readonly responseProducer: number;
+}
+
 export class XenstoreRing {
   private readonly mapping: Mapping;
   private readonly start: number;
@@ -30,16 +36,28 @@ export class XenstoreRing {
   private requestConsumer = 0;
   private responseProducer = 0;
 
-  /** Serves the XenStore page of the domain behind `mapping` and offers the feature bits to it. */
-  constructor(mapping: Mapping, features: number = XS_FEATURES) {
+  /**
+   * Serves the XenStore page of the domain behind `mapping` and offers the feature bits to it. With `indexes`, goes on
+   * in a page that has been restored, which is left as it is: the guest may just be asking for a new connection.
+   */
+  constructor(mapping: Mapping, features: number = XS_FEATURES, indexes?: RingIndexes) {
     this.mapping = mapping;
     this.start = mapping.base + mapping.plan.xenstore;
+    if (indexes !== undefined) {
+      this.requestConsumer = indexes.requestConsumer;
+      this.responseProducer = indexes.responseProducer;
+      return;
+    }
     this.store(XS_SERVER_FEATURES, features);
     this.store(XS_CONNECTION, XS_CONNECTED);
   }
 
   private store(field: number, value: number): void {
     Atomics.store(this.mapping.words, (this.start + field) >>> 2, value);
+  }
+
+  get indexes(): RingIndexes {
+    return { requestConsumer: this.requestConsumer, responseProducer: this.responseProducer };
   }
 
   /** Whether the guest waits for a new connection; until reconnected() nothing else in the page counts. */

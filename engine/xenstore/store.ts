@@ -29,6 +29,16 @@ export class Store {
     for (const [path, node] of this.tree.walk()) this.accounts.count(path, node, 1);
   }
 
+  /** Stamp of the latest change. */
+  get latest(): number {
+    return this.generation;
+  }
+
+  /** Makes later stamps larger than `stamp`: whoever remembers one of a restored store must not meet it again. */
+  passStamp(stamp: number): void {
+    this.generation = Math.max(this.generation, stamp);
+  }
+
   /** Starts a transaction; `tracking` as in Transaction. */
   begin(tracking: boolean): Transaction {
     return new Transaction(this.tree, () => ++this.generation, tracking);

@@ -12,7 +12,8 @@ import type { Transaction } from "./transaction.ts";
 /** A node to write. */
 export interface StoreNode {
   readonly path: string;
-  readonly value: string;
+  /** Text, or bytes that are none. */
+  readonly value: string | Uint8Array;
   /** As SET_PERMS takes them ("n0", "r7"); without them a new node gets its parent's. */
   readonly permissions?: readonly string[];
 }
@@ -48,8 +49,8 @@ export class ToolstackTransaction {
   }
 
   /** Writes a value; missing ancestors are made, each with its parent's permissions. */
-  write(path: string, value: string): void {
-    this.put(pathOf(path), encodeValue(value));
+  write(path: string, value: string | Uint8Array): void {
+    this.put(pathOf(path), typeof value === "string" ? encodeValue(value) : value);
   }
 
   /** Makes sure that the node exists. */
@@ -166,5 +167,34 @@ export class ToolstackStore {
     });
     listener(path);
     return stop;
+  }
+
+  /**
+   * Waits until `predicate` holds for the node's value (undefined while there is none); it is asked at once and after
+   * each change at or below `path`, so it may look at more of the store than that. @returns false after `timeoutMs`
+   */
+  waitFor(path: string, predicate: (value: string | undefined) => boolean, timeoutMs: number): Promise<boolean> {
+    return new Promise((resolve, reject) => {
+      let stop: (() => void) | undefined;
+      let over = false;
+      const finish = (settle: () => void) => {
+        over = true;
+        clearTimeout(timer);
+        stop?.();
+        settle();
+      };
+      const timer = setTimeout(() => finish(() => resolve(false)), timeoutMs);
+      stop = this.watch(path, () => {
+        if (over) return;
+        try {
+          if (predicate(this.read(path))) finish(() => resolve(true));
+        } catch (error) {
+          // The change that this is told of is another's: a faulty predicate is for who waits.
+          finish(() => reject(error));
+        }
+      });
+      // The first call comes before there is something to stop.
+      if (over) stop();
+    });
   }
 }

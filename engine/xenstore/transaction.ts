@@ -8,7 +8,7 @@
 import { type Path, pathText } from "./path.ts";
 import type { Permissions } from "./permissions.ts";
 import { Accounts, RECORD_BYTES } from "./quota.ts";
-import type { Node, Tree } from "./tree.ts";
+import type { Node, NodeDraft, Tree } from "./tree.ts";
 
 interface Access {
   readonly path: Path;
@@ -30,6 +30,8 @@ export class Transaction {
   /** Paths whose watches fire at the commit; true: only watches on exactly that path. */
   readonly events = new Map<string, boolean>();
   readonly changes = new Map<string, Change>();
+  /** It began in a store that is no more: its commit must fail. */
+  conflicted = false;
   /** Bytes of memory that the transaction's own records take. */
   bytes = 0;
   private readonly accesses = new Map<string, Access>();
@@ -94,6 +96,23 @@ export class Transaction {
     this.changed(path, value.length);
   }
 
+  /** A new node of this transaction, for graft(). */
+  draft(value: Uint8Array, permissions: Permissions): NodeDraft {
+    const stamp = this.stamp();
+    return { value, permissions, children: new Map(), generation: stamp, listGeneration: stamp };
+  }
+
+  /**
+   * Puts a node with all that is below it in the place of what is there. That costs less than many put(), but is only
+   * for transactions that do not track; the caller fires the events.
+   */
+  graft(path: Path, node: NodeDraft): void {
+    if (this.tracking) throw new Error("a transaction that tracks cannot graft");
+    for (const [at, old] of this.tree.walk(path)) this.delta.count(at, old, -1);
+    this.tree = this.tree.grafted(path, node, this.stamp());
+    for (const [at, grown] of this.tree.walk(path)) this.delta.count(at, grown, 1);
+  }
+
   /** Removes a node and what is below it; watches on nodes below fire for themselves. */
   remove(path: Path): void {
     for (const [at, node] of this.tree.walk(path)) {
@@ -108,6 +127,7 @@ export class Transaction {
 
   /** Whether somebody has changed what this transaction has looked at, now that `current` is the store's tree. */
   conflictsWith(current: Tree): boolean {
+    if (this.conflicted) return true;
     if (current === this.base) return false;
     for (const { path, node, list } of this.accesses.values()) {
       const before = this.base.get(path);

@@ -22,6 +22,11 @@ function emptyNode(children: ReadonlyMap<string, Node> = NO_CHILDREN): Node {
   return { value: EMPTY, permissions: PRIVILEGED_ONLY, children, generation: 0, listGeneration: 0 };
 }
 
+/** A node whose children are still being added. */
+export interface NodeDraft extends Node {
+  readonly children: Map<string, NodeDraft>;
+}
+
 export class Tree {
   private readonly top: Node;
 
@@ -54,6 +59,15 @@ export class Tree {
       };
       const children = new Map(parent.children).set(name, node);
       return { ...parent, children, listGeneration: old === undefined ? stamp : parent.listGeneration };
+    };
+    return new Tree(changeParent(this.top, path, 0, place));
+  }
+
+  /** A tree with that node and what is below it at the path, whose parent exists. @throws Error if it does not */
+  grafted(path: Path, node: Node, stamp: number): Tree {
+    const place = (parent: Node, name: string): Node => {
+      const children = new Map(parent.children).set(name, node);
+      return { ...parent, children, listGeneration: stamp };
     };
     return new Tree(changeParent(this.top, path, 0, place));
   }

@@ -471,3 +471,60 @@ describe("the old message set", () => {
     expect(lab.events.open).toBe(0);
   });
 });
+
+describe("a frontend that was restored", () => {
+  it("is Connected before the backend has ever been there, and does not move", async () => {
+    lab.addVbd();
+    await publish({ ...GOOD, state: "4" });
+    const states: string[] = [];
+    const watch = await lab.client(FRONTEND).watch(`${BACK}/state`, () => states.push(lab.read(`${BACK}/state`) ?? ""));
+    await lab.blkback(service).start();
+    await settle();
+    expect(service.attaches).toBe(1);
+    expect(service.channels[0]?.resume).toBe(false);
+    expect(lab.read(`${FRONT}/state`)).toBe("4");
+    expect(lab.read(`${BACK}/state`)).toBe("4");
+    expect(lab.read(`${BACK}/sectors`)).toBe("2048");
+    expect(states).not.toContain("5");
+    await watch.close();
+  });
+});
+
+describe("freeze", () => {
+  it("takes no steps, and those that came up afterwards", async () => {
+    lab.addVbd();
+    const backend = lab.blkback(service);
+    await backend.start();
+    await backend.freeze(FRONTEND);
+    await publish(GOOD);
+    lab.addVbd({ vdev: XVDA + 16 });
+    await settle();
+    expect(service.attaches).toBe(0);
+    expect(lab.read(`${BACK}/state`)).toBe("2");
+    expect(lab.read(`/local/domain/${BACKEND}/backend/vbd/${FRONTEND}/${XVDA + 16}/state`)).toBe("1");
+    backend.resized(`vbd/${FRONTEND}/${XVDA}`, 8 << 20);
+    backend.thaw(FRONTEND);
+    await settle();
+    expect(service.attaches).toBe(1);
+    expect(lab.read(`${BACK}/state`)).toBe("4");
+    expect(lab.read(`${BACK}/sectors`)).toBe(String((8 << 20) / 512));
+    expect(lab.read(`/local/domain/${BACKEND}/backend/vbd/${FRONTEND}/${XVDA + 16}/state`)).toBe("2");
+  });
+
+  it("waits for the step that is under way", async () => {
+    lab.addVbd();
+    const backend = lab.blkback(service);
+    await publish(GOOD);
+    const starting = backend.start();
+    // Devices are found in the turns of the store's answers: freeze some way into it.
+    for (let turn = 0; turn < 3; turn++) await new Promise((resolve) => setImmediate(resolve));
+    await backend.freeze(FRONTEND);
+    const [opened, attaches, state] = [service.opened.size, service.attaches, lab.read(`${BACK}/state`)];
+    await settle();
+    expect([service.opened.size, service.attaches, lab.read(`${BACK}/state`)]).toEqual([opened, attaches, state]);
+    backend.thaw(FRONTEND);
+    await starting;
+    await settle();
+    expect(lab.read(`${BACK}/state`)).toBe("4");
+  });
+});

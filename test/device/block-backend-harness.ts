@@ -215,8 +215,8 @@ export class Harness {
   readonly own: MemoryView;
   readonly grants: FakeGrants;
   readonly shared: SharedRing;
-  readonly front: FrontRing;
-  readonly store: FakeStore;
+  front: FrontRing;
+  store: FakeStore;
   readonly counters = new BlockCounters();
   readonly log: string[] = [];
   readonly dataStart: number;

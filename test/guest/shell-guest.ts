@@ -124,6 +124,12 @@ export class ShellGuest {
     return new ShellGuest(handle, mark);
   }
 
+  /** The guest as it is in a snapshot file of this one, when that waited for a command. */
+  async restore(host: Host, file: string, options: Partial<GuestConfig> = {}): Promise<ShellGuest> {
+    const config = { name: "guest", memoryMiB: 256, image: { kernel: { path: "" }, initrd: [], commandLine: "" } };
+    return new ShellGuest(await host.restoreGuest({ ...config, ...options }, file), this.mark);
+  }
+
   /** Fulfilled when the shell takes commands. */
   async ready(): Promise<this> {
     await this.answer(60_000);

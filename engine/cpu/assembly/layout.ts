@@ -168,6 +168,11 @@ export const HOT_MOST = 0x1000;
 // 0x100000 … 0x1fffff: static data of the core (asc --memoryBase, in build.mjs).
 /** u8 a page of this memory: 1 while records decoded from it exist. */
 export const CODE_FLAG = 0x200000;
+/**
+ * u8 a page of this memory: 1 when it was written since somebody last cleared the byte. While it is 0 no TLB entry made since
+ * lets the page be written (memory/dirty-log.ts).
+ */
+export const DIRTY_FLAG = 0x300000;
 /** u32 a page of this memory: generation of its decoded code. */
 export const CODE_GENERATION = 0x400000;
 /**

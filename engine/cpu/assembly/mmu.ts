@@ -3,7 +3,8 @@
  *
  * A TLB entry holds one tag per access right. A hit compares the page of the access' LAST byte with the tag found by
  * its FIRST byte, so one comparison proves presence, permission and that no page is crossed. Pages with decoded code
- * never get a write tag: the slow path then sees the write and drops the code.
+ * never get a write tag: the slow path then sees the write and drops the code. Neither do pages whose dirty byte is 0, until
+ * they are written: the first write after the byte was cleared passes through here and sets it.
  */
 import { codeWritten } from "./code";
 import { pageFault, raiseError } from "./fault";
@@ -21,6 +22,7 @@ import {
   CR4_PGE,
   CR4_PSE,
   CUR,
+  DIRTY_FLAG,
   EFER,
   EFER_LMA,
   EFER_NXE,
@@ -143,7 +145,9 @@ function readEntry64(pa: u64): u64 {
 
 function mark(pa: u64, bits: u64): void {
   const at = physical(pa & ~7) & ~1;
-  if (at != 0) atomic.or<u64>(at, bits);
+  if (at == 0) return;
+  store<u8>(DIRTY_FLAG + (at >> 12), 1);
+  atomic.or<u64>(at, bits);
 }
 
 // Result of the last walk.
@@ -289,6 +293,8 @@ function fill(a: u64, access: u32, user: bool, quiet: bool): u32 {
   const page = frame & ~0xfff;
   if ((frame & 1) != 0 && access == WRITE) return 0;
   if ((frame & 1) != 0 || load<u8>(CODE_FLAG + (page >> 12)) != 0) writable = false;
+  if (access == WRITE) store<u8>(DIRTY_FLAG + (page >> 12), 1);
+  else if (load<u8>(DIRTY_FLAG + (page >> 12)) == 0) writable = false;
   const entry = (user ? TLB_USER : TLB_KERNEL) + (<u32>(a >> 7) & TLB_MASK);
   const tag = a & PAGE;
   store<u64>(entry, tag);

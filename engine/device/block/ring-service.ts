@@ -76,7 +76,7 @@ const ROUNDS = 4;
 export class BlockRingService {
   private readonly options: BlockRingOptions;
   private readonly legacy: LegacyDevices | undefined;
-  private readonly target: BlockTarget | undefined;
+  private target: BlockTarget | undefined;
   private readonly persistent: PersistentGrants | undefined;
   private readonly mapper: SegmentMapper;
   private readonly request = new ParsedRequest();
@@ -89,8 +89,14 @@ export class BlockRingService {
   private backlogAt = 0;
   private serving = false;
   private stalled = false;
+  /** Nothing is taken from the ring. */
+  private holding = false;
+  /** Told when nothing is in flight. */
+  private readonly holders: (() => void)[] = [];
   private isBroken = false;
   private closed: Promise<void> | undefined;
+  /** close() is done. */
+  private drained = false;
   private complaints = 0;
 
   constructor(options: BlockRingOptions) {
@@ -122,9 +128,22 @@ export class BlockRingService {
     return this.queue.idle && this.backlogAt === this.backlog.length;
   }
 
-  /** Begins with a new connection, where the ring's indexes are. */
-  start(): void {
-    this.options.inFlight.reset(this.options.ring.responseProducer);
+  /**
+   * Begins with a new connection, where the ring's responses end: at 0, or further on in a ring that another backend has
+   * served (its guest was restored). service() then takes what is there.
+   *
+   * @returns false when the ring's indexes are impossible: it is not served
+   */
+  start(): boolean {
+    const { ring, inFlight } = this.options;
+    if (!ring.attach()) {
+      this.breakRing();
+      return false;
+    }
+    inFlight.reset(ring.responseProducer);
+    // The last event of whoever served the ring before may not have reached the frontend.
+    if (ring.responseProducer !== 0) this.tell();
+    return true;
   }
 
   /**
@@ -134,7 +153,7 @@ export class BlockRingService {
    * @returns false when no predecessor has served this ring: start() is right then
    */
   recover(): boolean {
-    const { inFlight, ring, counters, notify } = this.options;
+    const { inFlight, ring, counters } = this.options;
     const recovered = inFlight.recover(ring.publishedResponses());
     if (!recovered) return false;
     ring.restore(recovered.indexes);
@@ -142,9 +161,47 @@ export class BlockRingService {
     this.backlogAt = 0;
     counters.add(BlockCounter.replayed, recovered.outstanding.length);
     // The predecessor may have published responses and died before it told.
+    this.tell();
+    return true;
+  }
+
+  private tell(): void {
+    const { counters, notify } = this.options;
     counters.add(BlockCounter.notifications_sent);
     notify();
-    return true;
+  }
+
+  /**
+   * Takes nothing more from the ring until release(). Fulfilled when everything that was taken is answered, the answers are
+   * published, and the store is at rest; also when the service is closed meanwhile.
+   */
+  hold(): Promise<void> {
+    this.holding = true;
+    // A predecessor's requests are taken already: service() is what does them.
+    while (this.service());
+    return new Promise((resolve) => {
+      this.holders.push(resolve);
+      this.settleHold();
+    });
+  }
+
+  /**
+   * Ends hold(); service() is to be called then.
+   * @param target what the ring serves from now on; left out: what it did. Only a ring that is at rest may change
+   */
+  release(target?: BlockTarget): void {
+    if (target !== undefined && target !== this.target && this.legacy === undefined) {
+      if (!this.idle) throw new Error("a ring with requests in flight changed its disk");
+      this.target = target;
+    }
+    this.holding = false;
+    for (const resolve of this.holders.splice(0)) resolve();
+  }
+
+  private settleHold(): void {
+    if (!this.holding || this.holders.length === 0) return;
+    const atRest = this.idle && this.options.inFlight.unpublished === 0;
+    if (this.closed ? this.drained : atRest) for (const resolve of this.holders.splice(0)) resolve();
   }
 
   /**
@@ -168,6 +225,7 @@ export class BlockRingService {
         break;
       }
       if (this.backlogAt < this.backlog.length) continue;
+      if (this.holding) break;
       const check = ring.finalCheckForRequests();
       if (check === "broken") this.breakRing();
       if (check !== true) break;
@@ -177,6 +235,7 @@ export class BlockRingService {
       }
     }
     this.serving = false;
+    this.settleHold();
     return more;
   }
 
@@ -190,6 +249,8 @@ export class BlockRingService {
     await this.queue.drain();
     this.persistent?.close();
     this.options.inFlight.clear();
+    this.drained = true;
+    this.settleHold();
   }
 
   /** Unmaps up to `count` persistent grants that have not been used lately. */
@@ -205,7 +266,7 @@ export class BlockRingService {
       this.handle(this.backlog[this.backlogAt++]!, true);
       taken++;
     }
-    if (this.queue.held) return taken;
+    if (this.queue.held || this.holding) return taken;
     const available = ring.unconsumedRequests();
     if (available === "broken") {
       this.breakRing();
@@ -407,6 +468,7 @@ export class BlockRingService {
   private progressed(): void {
     if (this.serving) return;
     this.publish();
+    this.settleHold();
     if (!this.stalled || this.queue.held) return;
     while (this.service());
   }

@@ -41,6 +41,11 @@ export interface BlockStore {
   /** Fulfilled when everything that was written before is on durable storage. */
   flush(done: Done): void;
   discardRange(offset: number, length: number, secure: boolean, done: Done): void;
+  /**
+   * Gives the image another size, in bytes, while it is in use; `size` says so on return. Left out: it cannot be done.
+   * @returns why it could not be: nothing has changed then
+   */
+  resize?(size: number): StoreFailure | undefined;
   /** Calls `listener` when size has changed (an image that grew). */
   onResize(listener: () => void): void;
   close(): Promise<void>;

@@ -77,6 +77,19 @@ export function vbdNodes(device: VbdDescription): StoreNode[] {
   );
 }
 
+/** What says what a device is served from, when that has changed. @param path of the image, if it has one */
+export function vbdStoreNodes(
+  device: VbdName,
+  store: unknown,
+  path: string | undefined,
+): { path: string; value: string }[] {
+  const { backend } = vbdDirectories(device);
+  return [
+    ...(path === undefined ? [] : [{ path: `${backend}/physical-device-path`, value: path }]),
+    { path: `${backend}/${STORE_KEY}`, value: JSON.stringify(store ?? null) },
+  ];
+}
+
 /** What asks for a device's removal; see deviceDetachNodes(). */
 export function vbdDetachNodes(device: VbdName): ReturnType<typeof deviceDetachNodes> {
   return deviceDetachNodes(placeOf(device));

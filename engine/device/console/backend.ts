@@ -25,6 +25,7 @@ export class ConsoleBackend {
   private inputOffset = 0;
   private unacknowledged = 0;
   private stopped = false;
+  private held = false;
 
   constructor(options: ConsoleBackendOptions) {
     this.options = options;
@@ -65,14 +66,25 @@ export class ConsoleBackend {
     this.options.onOutput(bytes);
   }
 
+  /** Leaves the ring alone until release(), whatever comes. */
+  hold(): void {
+    this.held = true;
+  }
+
+  release(): void {
+    this.held = false;
+    this.handleEvent();
+  }
+
   /** Takes what is left in the ring after the guest has stopped, whatever the reader's pace. */
   drain(): void {
     this.stopped = false;
+    this.held = false;
     this.readOutput();
   }
 
   private readOutput(): boolean {
-    if (this.stopped) return false;
+    if (this.stopped || this.held) return false;
     const bytes = this.options.ring.read();
     if (bytes.length === 0) return false;
     this.emit(bytes);
@@ -82,7 +94,7 @@ export class ConsoleBackend {
 
   private writeInput(): boolean {
     let progress = false;
-    for (;;) {
+    while (!this.held) {
       const first = this.input[0];
       if (first === undefined) return progress;
       const written = this.options.ring.write(first.bytes.subarray(this.inputOffset));
@@ -93,5 +105,6 @@ export class ConsoleBackend {
       this.inputOffset = 0;
       first.accepted();
     }
+    return progress;
   }
 }

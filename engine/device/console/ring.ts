@@ -17,12 +17,15 @@ import type { Mapping } from "../../memory/guest-memory.ts";
 export class ConsoleRing {
   private readonly mapping: Mapping;
   private readonly start: number;
-  private outConsumer = 0;
-  private inProducer = 0;
+  private outConsumer: number;
+  private inProducer: number;
 
   constructor(mapping: Mapping) {
     this.mapping = mapping;
     this.start = mapping.base + mapping.plan.console;
+    // Zero for a new guest; a restored one goes on where it was.
+    this.outConsumer = this.index(CONSOLE_OUT_CONS);
+    this.inProducer = this.index(CONSOLE_IN_PROD);
   }
 
   private index(field: number): number {

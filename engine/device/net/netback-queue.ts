@@ -73,6 +73,8 @@ export class NetQueue {
   readonly transmit: TransmitRing;
   readonly receive: ReceiveRing;
   readonly notifiers: readonly Notifier[];
+  /** The rings were served before, by a backend that has left nothing behind but them. */
+  readonly takenOver: boolean;
   private readonly parts: NetQueueParts;
   private readonly counters: NetCounters;
 
@@ -95,21 +97,37 @@ export class NetQueue {
     this.transmit = new TransmitRing({ ...common, ...transmit });
     const receive = { ring: receiveRing, journal: receiveJournal, notifier: receiveNotifier };
     this.receive = new ReceiveRing({ ...common, ...receive });
-    this.start(channel.adopted);
+    this.takenOver = this.start(channel.adopted);
   }
 
-  private start(adopted: boolean): void {
+  private start(adopted: boolean): boolean {
+    let takenOver = false;
     const { transmitRing, receiveRing, transmitJournal, receiveJournal } = this.parts;
     for (const [ring, journal] of [
       [transmitRing, transmitJournal],
       [receiveRing, receiveJournal],
     ] as const) {
-      if (!adopted || !journal.recover(ring)) begin(ring, journal);
+      if (!adopted || !journal.recover(ring)) takenOver = begin(ring, journal) || takenOver;
       this.counters.add(NetCounter.replayed, journal.unpublished(ring));
       journal.publish(ring);
     }
     // A predecessor may have published and died before it told.
-    if (adopted) for (const notifier of this.notifiers) notifier.force();
+    if (adopted || takenOver) for (const notifier of this.notifiers) notifier.force();
+    return takenOver;
+  }
+
+  /** Makes known what was done, and leaves the rings alone until release(): no page of the guest is touched. */
+  hold(): void {
+    this.receive.flush();
+    for (const notifier of this.notifiers) notifier.flush();
+    this.receive.held = true;
+  }
+
+  /** Ends hold(), and gives the guest what has waited. */
+  release(): void {
+    this.receive.held = false;
+    this.receive.drain();
+    this.receive.flush();
   }
 
   /** Frames wait that the guest has given no buffers for. */
@@ -138,7 +156,8 @@ export class NetQueue {
       this.receive.drain();
       this.receive.flush();
     }
-    let next = Math.min(this.receive.deadline, this.transmit.deadline);
+    const { receive, transmit } = this;
+    let next = Math.min(receive.deadline, receive.held ? Number.POSITIVE_INFINITY : transmit.deadline);
     for (const notifier of this.notifiers) next = Math.min(next, notifier.check(now));
     return next;
   }
@@ -153,9 +172,18 @@ export class NetQueue {
   }
 }
 
-/** A new connection: where the ring stands, which is 0 unless the frontend kept it over from another backend. */
-function begin(ring: BackRing, journal: SlotJournal): void {
-  const index = ring.publishedResponses();
-  ring.restore({ requestConsumer: index, responseProducer: index });
-  journal.reset(index);
+/**
+ * A new connection: where the ring stands, which is 0 unless another backend has served it.
+ * @returns whether one has
+ */
+function begin(ring: BackRing, journal: SlotJournal): boolean {
+  // Indexes that are impossible are found so when requests are looked for.
+  ring.attach();
+  journal.reset(ring.responseProducer);
+  return ring.responseProducer !== 0;
+}
+
+/** Whether the rings of a queue that nobody serves claim no more requests than they hold. */
+export function queueIsSound({ transmit, receive }: NetQueueChannel): boolean {
+  return [transmit, receive].every((ring) => new BackRing(ring).attach());
 }

@@ -58,6 +58,8 @@ const SLOTS = Math.ceil(FRAME_MOST / PAGE) + 1;
 
 export class ReceiveRing {
   readonly backlog = new Backlog();
+  /** The guest's buffers and its ring are left alone: frames wait, as they do for buffers. */
+  held = false;
   private readonly options: ReceiveRingOptions;
   /** For each slot of the frame at hand: the copied request, two words. */
   private readonly request = new Int32Array(2 * SLOTS);
@@ -121,7 +123,8 @@ export class ReceiveRing {
     if (this.backlog.length === 0 && this.put(frame)) return undefined;
     if (this.isBroken) return this.drop("down", NetCounter.rx_down);
     const { tells, counters, now } = this.options;
-    if (!tells || !this.backlog.push(frame, now())) return this.drop("no-buffer", NetCounter.rx_no_buffer);
+    if (!(tells || this.held) || !this.backlog.push(frame, now()))
+      return this.drop("no-buffer", NetCounter.rx_no_buffer);
     counters.add(NetCounter.rx_queued);
     this.arm();
     return undefined;
@@ -145,7 +148,7 @@ export class ReceiveRing {
    */
   arm(): boolean {
     const { head } = this.backlog;
-    if (!head || this.isBroken) return false;
+    if (!head || this.isBroken || this.held) return false;
     const { ring } = this.options;
     const needed = slotsOf(head);
     // The index is visible before the producer is read again; the frontend does it the other way round.
@@ -167,7 +170,7 @@ export class ReceiveRing {
   private put(frame: Frame): boolean {
     const { ring, journal, exchange, counters } = this.options;
     const slots = slotsOf(frame);
-    if (this.available() < slots) return false;
+    if (this.held || this.available() < slots) return false;
     const buffers = pagesOf(frame);
     if (exchange && !this.takePages(exchange, buffers)) return false;
     for (let n = 0; n < slots; n++) ring.copyRequest(this.request, 2 * n);

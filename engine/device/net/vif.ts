@@ -46,6 +46,7 @@ export class Vif implements FramePort {
   private readonly options: VifOptions;
   private readonly multicast: MulticastList;
   private linkUp = true;
+  private held = false;
   private closed = false;
   private turn = 0;
   /** The queues that have had a frame since the last flush. */
@@ -66,6 +67,8 @@ export class Vif implements FramePort {
     this.queues = options.queues.map(
       (channel) => new NetQueue(context, channel, this.multicast, options.parts?.(channel)),
     );
+    // What the guest told the backend before is not known here, and it will not say it again: it hears everything.
+    if (this.queues.some((queue) => queue.takenOver)) this.multicast.enabled = false;
   }
 
   /** The sink behind the carrier. */
@@ -82,6 +85,22 @@ export class Vif implements FramePort {
   /** What the guest asks for while it is connected (feature-dynamic-multicast-control). */
   setMulticastControl(enabled: boolean): void {
     this.multicast.enabled = enabled;
+  }
+
+  /**
+   * Leaves the guest's rings and pages alone until release(), with everything that was done made known. What the guest
+   * transmits stays in its ring; what it is sent waits in the backlog, or is dropped.
+   */
+  hold(): void {
+    this.held = true;
+    this.touched.length = 0;
+    for (const queue of this.queues) queue.hold();
+  }
+
+  /** Ends hold(). */
+  release(): void {
+    this.held = false;
+    if (!this.closed) for (const queue of this.queues) queue.release();
   }
 
   /** Carrier: while it is down the guest's frames are answered and dropped, and it gets none. It cannot be told (netif.h). */
@@ -147,7 +166,7 @@ export class Vif implements FramePort {
    * @returns packets taken; 0: there are none, or none is admitted now
    */
   poll(budget: number): number {
-    if (this.closed) return 0;
+    if (this.closed || this.held) return 0;
     const { queues } = this;
     const share = Math.max(1, Math.floor(budget / queues.length));
     let taken = 0;
@@ -160,7 +179,7 @@ export class Vif implements FramePort {
 
   /** Before sleeping: asks for events from all queues. @returns whether there is something to do already */
   arm(): boolean {
-    if (this.closed) return false;
+    if (this.closed || this.held) return false;
     let ready = false;
     for (const queue of this.queues) ready = queue.arm() || ready;
     return ready;

@@ -40,6 +40,21 @@ export class BackRing {
     this.producer = indexes.responseProducer >>> 0;
   }
 
+  /**
+   * Begins to serve a ring that nobody serves any more: where its responses end (BACK_RING_ATTACH of ring.h). What was
+   * requested and not answered lies behind that and is consumed again. A ring that has never been served begins at 0.
+   *
+   * @returns false when the frontend claims more requests than fit: such a ring is not to be served
+   */
+  attach(): boolean {
+    const index = this.publishedResponses();
+    const requests = (this.shared.load(RING_REQ_PROD) - index) >>> 0;
+    if (requests > this.shared.size) return false;
+    this.consumer = index;
+    this.producer = index;
+    return true;
+  }
+
   /** The public rsp_prod: what the frontend has been told. The frontend can write there too. */
   publishedResponses(): number {
     return this.shared.load(RING_RSP_PROD);

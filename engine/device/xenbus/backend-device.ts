@@ -62,6 +62,8 @@ export abstract class BackendDevice<
   private adopting = true;
   /** The last connection failed; a frontend that does not start over gets no second try. */
   private failed = false;
+  /** No step is taken: see freeze(). */
+  private frozen = false;
 
   constructor(options: BackendDeviceOptions<Identity, Service>) {
     this.identity = options.identity;
@@ -117,6 +119,21 @@ export abstract class BackendDevice<
     return this.xenbus.idle();
   }
 
+  /**
+   * Takes no more steps until thaw(): neither state nor rings nor what is open changes. Fulfilled when the step that was
+   * under way is done.
+   */
+  freeze(): Promise<void> {
+    this.frozen = true;
+    return this.xenbus.idle();
+  }
+
+  /** Goes on; what changed meanwhile is looked at now. */
+  thaw(): void {
+    this.frozen = false;
+    this.changed();
+  }
+
   get connected(): boolean {
     return this.attached;
   }
@@ -127,6 +144,7 @@ export abstract class BackendDevice<
   }
 
   private async evaluate(): Promise<void> {
+    if (this.frozen) return;
     const own = await this.xenbus.state();
     if (own === XenbusState.Unknown) return await this.end();
     const frontend = await this.findFrontend();

@@ -28,7 +28,10 @@ export interface BackendDirectoryOptions<Device> {
   readonly make: (found: FoundDevice) => Device;
 }
 
-type AnyDevice = Pick<BackendDevice<DeviceIdentity>, "identity" | "connected" | "changed" | "idle" | "close">;
+type AnyDevice = Pick<
+  BackendDevice<DeviceIdentity>,
+  "identity" | "connected" | "changed" | "idle" | "close" | "freeze" | "thaw"
+>;
 
 export class BackendDirectory<Device extends AnyDevice> {
   protected readonly devices = new Map<string, Device>();
@@ -39,6 +42,8 @@ export class BackendDirectory<Device extends AnyDevice> {
   private readonly scanning: LevelTask;
   private watch: StoreWatch | undefined;
   private closed = false;
+  /** Frontends whose devices take no steps. */
+  private readonly frozen = new Set<number>();
 
   constructor(options: BackendDirectoryOptions<Device>) {
     this.options = options;
@@ -72,6 +77,22 @@ export class BackendDirectory<Device extends AnyDevice> {
   /** The devices that are attached to a frontend. */
   connected(): Device["identity"][] {
     return [...this.devices.values()].filter((device) => device.connected).map((device) => device.identity);
+  }
+
+  private devicesOf(frontendId: number): Device[] {
+    return [...this.devices.values()].filter((device) => device.identity.frontendId === frontendId);
+  }
+
+  /** Devices of a frontend take no more steps, new ones none at all; fulfilled when none is under way. */
+  async freeze(frontendId: number): Promise<void> {
+    this.frozen.add(frontendId);
+    await Promise.all(this.devicesOf(frontendId).map((device) => device.freeze()));
+  }
+
+  /** Ends freeze(). */
+  thaw(frontendId: number): void {
+    this.frozen.delete(frontendId);
+    for (const device of this.devicesOf(frontendId)) device.thaw();
   }
 
   /** Stops looking at XenStore. Rings stay attached; the domain's end takes them along. */
@@ -126,6 +147,7 @@ export class BackendDirectory<Device extends AnyDevice> {
     };
     const device = make({ key, frontendId, number, ended });
     this.devices.set(key, device);
-    device.changed();
+    if (this.frozen.has(frontendId)) void device.freeze();
+    else device.changed();
   }
 }

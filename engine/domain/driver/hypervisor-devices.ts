@@ -7,7 +7,10 @@ import { Blkback } from "../../device/block/blkback.ts";
 import type { BlockChannel, VbdIdentity, VbdResult, VbdService, VbdSpecification } from "../../device/block/channel.ts";
 import { XenstoreClient } from "../../xenstore/client.ts";
 import { ClientRelay, type RelayMessage } from "../../xenstore/relay.ts";
+import type { CallAnswer } from "../typescript/protocol.ts";
+import { ServedCalls } from "../typescript/served-calls.ts";
 import type { BackendAnswer, BackendRequest } from "../worker-protocol.ts";
+import { StorageControl } from "./storage-control.ts";
 import type { StorageRequest } from "./storage-io.ts";
 
 export interface HypervisorDevicesOptions {
@@ -39,7 +42,7 @@ class VcpuService implements VbdService {
     requests.unref();
   }
 
-  private call(request: StorageRequest): Promise<unknown> {
+  call(request: StorageRequest): Promise<unknown> {
     const message: BackendRequest = { id: this.next++, request };
     return new Promise((resolve) => {
       this.waiting.set(message.id, resolve);
@@ -69,16 +72,33 @@ class VcpuService implements VbdService {
 export class HypervisorDevices {
   private readonly relay: ClientRelay;
   private readonly backend: Blkback;
+  private readonly calls = new ServedCalls();
+  private started: () => void = () => {};
 
   constructor({ guest, requests, ring, post, log }: HypervisorDevicesOptions) {
     this.relay = new ClientRelay(post);
     const store = new XenstoreClient(this.relay);
-    this.backend = new Blkback({ store, service: new VcpuService(requests, ring), log, frontend: guest });
+    const service = new VcpuService(requests, ring);
+    this.backend = new Blkback({ store, service, log, frontend: guest });
+    const started = new Promise<void>((resolve) => {
+      this.started = resolve;
+    });
+    const server = (request: StorageRequest) => service.call(request);
+    this.calls.serve(new StorageControl({ backend: this.backend, started, servers: () => [server] }).calls());
   }
 
   /** Begins to watch for devices. */
   async start(): Promise<void> {
     await this.backend.start();
+    this.started();
+  }
+
+  /**
+   * Performs a call of the host (storage-calls.ts). The vCPU's thread has a part in it: one that is stopped between two
+   * instructions has to answer requests all the same. Never rejects.
+   */
+  call(method: string, argument: unknown): Promise<CallAnswer> {
+    return this.calls.call(method, argument);
   }
 
   receive(message: RelayMessage): void {

@@ -42,8 +42,25 @@ function accepted(result: Parsed<void>): void {
   if (!result.ok) throw result.error;
 }
 
-function functions(lab: NetworkLab, captures: NetworkCaptures): NetworkFunctions {
+/** Holds guests: their interfaces as XenStore shows them, and their rings. */
+export interface HeldVifs {
+  hold(frontendId: number): Promise<void>;
+  /** @returns whether it was held */
+  release(frontendId: number): boolean;
+  abandon(frontendId: number): void;
+}
+
+function functions(lab: NetworkLab, captures: NetworkCaptures, vifs: HeldVifs): NetworkFunctions {
   return {
+    hold: async ({ frontendId }) => {
+      await vifs.hold(frontendId);
+      return {};
+    },
+    release: ({ frontendId }) => ({ held: vifs.release(frontendId) }),
+    abandon: ({ frontendId }) => {
+      vifs.abandon(frontendId);
+      return {};
+    },
     createSwitch: async (config) => {
       await lab.createSwitch(config);
       return {};
@@ -102,9 +119,9 @@ function functions(lab: NetworkLab, captures: NetworkCaptures): NetworkFunctions
 }
 
 /** The calls as a kernel serves them. */
-export function serveNetworkCalls(lab: NetworkLab, captures: NetworkCaptures): KernelCalls {
+export function serveNetworkCalls(lab: NetworkLab, captures: NetworkCaptures, vifs: HeldVifs): KernelCalls {
   return Object.fromEntries(
-    Object.entries(functions(lab, captures)).map(([method, perform]) => {
+    Object.entries(functions(lab, captures, vifs)).map(([method, perform]) => {
       // The schema and the function are those of one row; the compiler does not see that rows match across two tables.
       const schema: z.ZodType = networkCalls[method as keyof typeof networkCalls].argument;
       const call = perform as (argument: unknown) => unknown;

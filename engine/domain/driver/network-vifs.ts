@@ -13,7 +13,7 @@ import type {
   VifSpecification,
 } from "../../device/net/channel.ts";
 import { NetCounters } from "../../device/net/counters.ts";
-import { NET_QUEUE_REGION, type NetQueueChannel } from "../../device/net/netback-queue.ts";
+import { NET_QUEUE_REGION, type NetQueueChannel, queueIsSound } from "../../device/net/netback-queue.ts";
 import type { PageExchange } from "../../device/net/page-exchange.ts";
 import { RECEIVE_SLOT, TRANSMIT_SLOT } from "../../device/net/protocol.ts";
 import type { FramePreparation } from "../../device/net/receive-ring.ts";
@@ -104,6 +104,10 @@ export class NetworkVifs implements VifService {
       this.release(mapper, queues);
       return bound;
     }
+    if (!queues.every(({ bound }) => bound.adopted || queueIsSound(this.queueChannel(mapper, bound)))) {
+      this.release(mapper, queues);
+      return failed(Errno.EINVAL, "a ring claims more requests than it holds");
+    }
     const vif = this.createVif(channel, device.port, mapper, queues);
     device.attached = { vif, mapper, queues };
     device.port.connect(vif);
@@ -181,6 +185,23 @@ export class NetworkVifs implements VifService {
       multicast: { memory: bound.memory, address: bound.inFlight + MULTICAST_AT },
       multicastControl: channel.multicastControl,
     });
+  }
+
+  private vifsOf(frontendId: number): Vif[] {
+    return [...this.devices]
+      .filter(([key]) => key.startsWith(`vif/${frontendId}/`))
+      .flatMap(([, { attached }]) => (attached === undefined ? [] : [attached.vif]));
+  }
+
+  /** Leaves a guest's rings and pages alone until serve(). */
+  hold(frontendId: number): void {
+    for (const vif of this.vifsOf(frontendId)) vif.hold();
+  }
+
+  /** Serves a guest again. */
+  serve(frontendId: number): void {
+    for (const vif of this.vifsOf(frontendId)) vif.release();
+    this.options.loop.kick();
   }
 
   setMulticastControl({ key }: VifIdentity, enabled: boolean): void {

@@ -19,6 +19,7 @@ import { PollLoop } from "./network-poll.ts";
 import { prepareFrame } from "./network-prepare.ts";
 import { NetworkVifs } from "./network-vifs.ts";
 import { REGISTRY_BYTES } from "./ring-registry.ts";
+import { VifControl } from "./vif-control.ts";
 
 /** Pages that are exchanged with frontends that receive so: what the ring registry leaves of RAM. */
 function exchangePool({ mapping }: DomainThread): GrantedPages {
@@ -43,7 +44,6 @@ const network: Kernel = async (domain) => {
   });
   await lab.restore(await readSettings(domain.store));
   const captures = new NetworkCaptures(clock);
-  domain.serve(serveNetworkCalls(lab, captures));
   const service = new NetworkVifs({
     environment,
     lab,
@@ -54,7 +54,9 @@ const network: Kernel = async (domain) => {
     log,
   });
   const backend = new Netback({ store: domain.store, service, log, limits: { queues: MOST_QUEUES } });
-  const devices = await backend.start();
+  const started = backend.start();
+  domain.serve(serveNetworkCalls(lab, captures, new VifControl(backend, service, started)));
+  const devices = await started;
   // Only now, so that after a restart no frame finds its destination not attached yet.
   loop.start();
   if (domain.restarted) {

@@ -7,7 +7,12 @@ import { type OpenRequest, VbdThread } from "./vbd-thread.ts";
 export type StorageRequest =
   | { readonly op: "open"; readonly request: OpenRequest }
   | { readonly op: "attach"; readonly channel: BlockChannel }
-  | { readonly op: "detach" | "close"; readonly device: VbdIdentity };
+  | { readonly op: "detach" | "close"; readonly device: VbdIdentity }
+  | { readonly op: "hold"; readonly frontendId: number }
+  | { readonly op: "prepare"; readonly device: VbdIdentity; readonly store: unknown }
+  | { readonly op: "release"; readonly frontendId: number; readonly swap: boolean }
+  /** In bytes. */
+  | { readonly op: "resize"; readonly device: VbdIdentity; readonly size: number };
 
 /** Performs a request on the thread that has the devices. */
 export function perform(devices: VbdThread, request: StorageRequest): Promise<unknown> {
@@ -20,6 +25,14 @@ export function perform(devices: VbdThread, request: StorageRequest): Promise<un
       return devices.detach(request.device);
     case "close":
       return devices.close(request.device);
+    case "hold":
+      return devices.hold(request.frontendId);
+    case "prepare":
+      return devices.prepare(request.device, request.store);
+    case "release":
+      return devices.release(request.frontendId, request.swap);
+    case "resize":
+      return devices.resize(request.device, request.size);
   }
 }
 

@@ -8,18 +8,16 @@ import type { BlockChannel, VbdIdentity, VbdResult, VbdService, VbdSpecification
 import { LEGACY_PROTOCOL } from "../../device/block/protocol.ts";
 import type { IoVcpu, Kernel, TypescriptDomain } from "../typescript/kernel.ts";
 import { DriverEnvironment } from "./driver-environment.ts";
-import { perform, type StorageRequest } from "./storage-io.ts";
-import { VbdThread } from "./vbd-thread.ts";
+import { StorageControl, type StorageServer } from "./storage-control.ts";
+import { perform } from "./storage-io.ts";
+import { type DeviceSize, VbdThread } from "./vbd-thread.ts";
 
 /** Blocking vCPUs at most; more devices than that share them. */
 const MOST_VCPUS = 16;
 
-/** Whoever performs a device's requests. */
-type Server = (request: StorageRequest) => Promise<unknown>;
-
 /** Where a device is served. */
 interface Place {
-  readonly server: Server;
+  readonly server: StorageServer;
   /** The same for all devices that are served by one thread. */
   readonly thread: object;
   readonly leave: () => void;
@@ -33,9 +31,18 @@ interface LegacyRing {
   readonly others: Map<string, VbdIdentity>;
 }
 
+function kindOf(device: VbdSpecification): unknown {
+  return (device.store as { kind?: unknown } | null)?.kind;
+}
+
 /** Whether its store waits for answers on the event loop: a thread that blocks cannot serve it. */
 function needsEventLoop(device: VbdSpecification): boolean {
-  return (device.store as { kind?: unknown } | null)?.kind === "nbd";
+  return kindOf(device) === "nbd";
+}
+
+/** Whether only one store may be open on its image, as that keeps tables of it in memory. */
+function opensOnce(device: VbdSpecification): boolean {
+  return kindOf(device) === "qcow2";
 }
 
 class StorageService implements VbdService {
@@ -47,12 +54,26 @@ class StorageService implements VbdService {
   private readonly servers = new Map<string, Place>();
   /** Devices that are open, by key. */
   private readonly opened = new Map<string, VbdSpecification>();
+  /** Devices whose own rings are attached, by key. */
+  private readonly attached = new Set<string>();
   private readonly legacyRings = new Map<string, LegacyRing>();
 
-  constructor(domain: TypescriptDomain, environment: DriverEnvironment) {
+  /** @param resized a device's image has another size now */
+  constructor(domain: TypescriptDomain, environment: DriverEnvironment, resized: (device: DeviceSize) => void) {
     this.domain = domain;
     this.environment = environment;
-    this.eventLoop = new VbdThread(environment);
+    this.eventLoop = new VbdThread(environment, { resized });
+  }
+
+  /** The threads that serve a guest's open devices, or one of them: each once. */
+  serversOf(frontendId: number, key?: string): StorageServer[] {
+    const own = [...this.opened.values()].filter((device) => device.frontendId === frontendId);
+    const legacy = [...this.legacyRings.values()].filter((ring) => ring.frontendId === frontendId);
+    const places = [
+      ...own.filter((device) => device.key === (key ?? device.key)).map((device) => this.servers.get(device.key)),
+      ...legacy.filter((ring) => key === undefined || ring.others.has(key)).map((ring) => ring.place),
+    ].filter((place) => place !== undefined);
+    return [...new Map(places.map((place) => [place.thread, place.server])).values()];
   }
 
   private blockingServer(): Place {
@@ -72,10 +93,10 @@ class StorageService implements VbdService {
     };
   }
 
-  private choose(device: VbdSpecification): Server {
+  private choose(device: VbdSpecification): StorageServer {
     const thread = this.eventLoop;
     const place = needsEventLoop(device)
-      ? { server: (request: StorageRequest) => perform(thread, request), thread, leave: () => {} }
+      ? { server: ((request) => perform(thread, request)) satisfies StorageServer, thread, leave: () => {} }
       : this.blockingServer();
     this.servers.set(device.key, place);
     return place.server;
@@ -102,8 +123,18 @@ class StorageService implements VbdService {
     if (frontendId !== ring.frontendId || others.has(key) || this.servers.get(key)?.thread === place.thread) return;
     if (needsEventLoop(device) && place.thread !== this.eventLoop) return;
     const identity = { key, frontendId, vdev };
+    const request = { identity, store, readOnly };
+    if (opensOnce(device)) {
+      // It moves there, unless it has rings of its own where it is: then it is not to be seen through that ring.
+      if (this.attached.has(key)) return;
+      await this.servers.get(key)?.server({ op: "close", device: identity });
+      this.leave(device);
+      this.servers.set(key, { ...place, leave: () => {} });
+      await place.server({ op: "open", request });
+      return;
+    }
     others.set(key, identity);
-    await place.server({ op: "open", request: { identity, store, readOnly } });
+    await place.server({ op: "open", request });
   }
 
   async attach(channel: BlockChannel): Promise<VbdResult<void>> {
@@ -116,7 +147,8 @@ class StorageService implements VbdService {
       for (const device of [...this.opened.values()]) await this.openFor(ring, device);
     }
     const result = (await place.server({ op: "attach", channel })) as VbdResult<void>;
-    if (!result.ok) await this.closeLegacy(key);
+    if (result.ok) this.attached.add(key);
+    else await this.closeLegacy(key);
     return result;
   }
 
@@ -129,6 +161,7 @@ class StorageService implements VbdService {
 
   async detach({ key, frontendId, vdev }: VbdIdentity): Promise<void> {
     await this.servers.get(key)?.server({ op: "detach", device: { key, frontendId, vdev } });
+    this.attached.delete(key);
     await this.closeLegacy(key);
     this.environment.discard(frontendId, vdev);
   }
@@ -153,8 +186,12 @@ const storage: Kernel = async (domain) => {
   const log = (line: string) => domain.log(line);
   const environment = new DriverEnvironment(domain.thread, log);
   if (domain.restarted) environment.recover();
-  const backend = new Blkback({ store: domain.store, service: new StorageService(domain, environment), log });
-  const devices = await backend.start();
+  const service = new StorageService(domain, environment, ({ key, size }) => backend.resized(key, size));
+  const backend = new Blkback({ store: domain.store, service, log });
+  const started = backend.start();
+  const servers = (frontendId: number, key?: string) => service.serversOf(frontendId, key);
+  domain.serve(new StorageControl({ backend, started, servers }).calls());
+  const devices = await started;
   if (domain.restarted) {
     environment.sweep((frontend, vdev) =>
       devices.some((device) => device.frontendId === frontend && device.vdev === vdev),
