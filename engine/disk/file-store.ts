@@ -2,15 +2,15 @@
  * A raw image or block device as a block store. Every operation is one system call on the calling thread, straight between
  * the page cache and the guest's pages, and is done when the function returns.
  */
-import { closeSync, fstatSync } from "node:fs";
+import { closeSync, fstatSync, ftruncateSync } from "node:fs";
 import { constants } from "node:os";
 import type { BlockStore, Done, Scatter, StoreFailure } from "../device/block/store.ts";
-import { errnoName } from "./errors.ts";
+import { errnoName, errnoOf } from "./errors.ts";
 import { type HostIo, hostIo } from "./host-io.ts";
 import type { FileSpec } from "./spec.ts";
 import { openTarget, queueNumber, type Target } from "./target.ts";
 
-const { EIO, EOPNOTSUPP } = constants.errno;
+const { EINVAL, EIO, EOPNOTSUPP, EROFS } = constants.errno;
 const SECTOR = 512;
 const PAGE = 4096;
 /** linux/fs.h; both take { start, length } as two 64-bit numbers. */
@@ -28,6 +28,8 @@ export interface FileStore extends BlockStore {
    * elsewhere a timer does it every two seconds.
    */
   refresh(): void;
+  /** Makes the file larger, so that `bytes` (whole sectors) of it are served. Not for devices and byte ranges. */
+  resize(bytes: number): StoreFailure | undefined;
 }
 
 type Discard = BlockStore["discard"];
@@ -130,6 +132,20 @@ class RawFileStore implements FileStore {
     if (size <= this.#size) return;
     this.#size = size;
     for (const listener of this.#listeners) listener();
+  }
+
+  resize(bytes: number): StoreFailure | undefined {
+    const { device, descriptor } = this.#target;
+    if (device || this.#spec.length !== undefined) return this.#failure("resize", EOPNOTSUPP);
+    if (this.readOnly) return this.#failure("resize", EROFS);
+    if (bytes < this.#size || bytes % this.sectorSize !== 0) return this.#failure("resize", EINVAL);
+    try {
+      ftruncateSync(descriptor, this.#start + bytes);
+    } catch (error) {
+      return this.#failure("resize", errnoOf(error));
+    }
+    this.refresh();
+    return undefined;
   }
 
   close(): Promise<void> {

@@ -2,6 +2,7 @@
 import type { BlockStore } from "../device/block/store.ts";
 import { openFileStore } from "./file-store.ts";
 import { openNbdStore } from "./nbd/nbd-store.ts";
+import { openQcow2Store } from "./qcow2/store.ts";
 import type { StoreSpec } from "./spec.ts";
 
 /**
@@ -10,5 +11,12 @@ import type { StoreSpec } from "./spec.ts";
  * @throws DiskError one line with cause and remedy
  */
 export async function openStore(spec: StoreSpec, log: (line: string) => void = () => {}): Promise<BlockStore> {
-  return spec.kind === "file" ? openFileStore(spec, log) : openNbdStore(spec, log);
+  switch (spec.kind) {
+    case "file":
+      return openFileStore(spec, log);
+    case "qcow2":
+      return openQcow2Store(spec, log);
+    case "nbd":
+      return openNbdStore(spec, log);
+  }
 }

@@ -48,8 +48,34 @@ export const nbdSpecSchema = z.strictObject({
   deadlineSeconds: z.number().positive().max(86_400).exactOptional(),
 });
 
-export const storeSpecSchema = z.discriminatedUnion("kind", [fileSpecSchema, nbdSpecSchema]);
+/** One file of a chain of images. */
+const layerSchema = z.strictObject({
+  /** Absolute path; also the name in messages. */
+  path: z.string().min(1),
+  /** Opened in place of `path`, as FileSpec.openPath. */
+  openPath: z.string().min(1).exactOptional(),
+  format: z.enum(["raw", "qcow2"]),
+});
 
+/**
+ * A qcow2 image with the images behind it. Whoever makes the spec has followed the backing file names in the headers
+ * (disk/chain.ts): the store opens these files and no others.
+ */
+export const qcow2SpecSchema = z.strictObject({
+  kind: z.literal("qcow2"),
+  path: z.string().min(1),
+  openPath: z.string().min(1).exactOptional(),
+  readOnly: z.boolean(),
+  /** False: the guest is not offered discard. */
+  discard: z.boolean().exactOptional(),
+  /** Nearest first; only the last may be raw. */
+  backing: z.array(layerSchema).max(200),
+});
+
+export const storeSpecSchema = z.discriminatedUnion("kind", [fileSpecSchema, qcow2SpecSchema, nbdSpecSchema]);
+
+export type ImageLayer = z.infer<typeof layerSchema>;
+export type Qcow2Spec = z.infer<typeof qcow2SpecSchema>;
 export type FileSpec = z.infer<typeof fileSpecSchema>;
 export type NbdSpec = z.infer<typeof nbdSpecSchema>;
 export type TlsSpec = z.infer<typeof tlsSpecSchema>;
