@@ -1,5 +1,6 @@
 import { Command, CommanderError } from "commander";
 import { EXIT_BAD_INPUT, EXIT_OK, explain } from "./failure.ts";
+import { addImageCommands } from "./image-commands.ts";
 import { runtimeRoot } from "./lab/runtime-folder.ts";
 import { addLabCommands } from "./lab-commands.ts";
 import type { RunReport } from "./report.ts";
@@ -83,6 +84,7 @@ function program(setStatus: (status: number) => void): Command {
     const { findLab } = await import("./lab/find-lab.ts");
     return (await findLab(runtimeRoot(), lab)).xenstore;
   };
+  addImageCommands(domlab, { setStatus });
   addXenstoreCommand(domlab, { socketOf, setStatus });
   return domlab;
 }

@@ -16,14 +16,13 @@ import { Progress } from "./progress.ts";
 import { outputField, type RunReport } from "./report.ts";
 import { RunLab, within } from "./run-lab.ts";
 import type { RunOptions } from "./run-options.ts";
+import { type PrivateRoot, privateRoot } from "./run-root.ts";
 import { openStateFolder, type StateFolder } from "./state-folder.ts";
 import { Stopper, type StopReason, stopStatus } from "./stopper.ts";
 import { writeAll } from "./write-all.ts";
 
 /** Command line of a kernel of the user's that comes without one: its log on the Xen console. */
 const PLAIN_COMMAND_LINE = "console=hvc0";
-/** Text of the line that debian-shell's /init prints before its shell. */
-const SHELL_BANNER = "on Domlab. Leave with";
 /** How long a guest that we stop may take to be gone; its process is killed by then. */
 const KILL_WAIT_MS = 5000;
 
@@ -42,6 +41,7 @@ interface RunContext {
   readonly stopper: Stopper;
   readonly progress: Progress;
   readonly lab: RunLab;
+  readonly root: PrivateRoot | undefined;
 }
 
 /**
@@ -52,7 +52,7 @@ async function getImage({
   options,
   progress,
   stopper,
-}: Omit<RunContext, "folder" | "lab">): Promise<GuestImage | undefined> {
+}: Omit<RunContext, "folder" | "lab" | "root">): Promise<GuestImage | undefined> {
   if (options.kernel !== undefined && options.initrd !== undefined && options.exec === undefined) return undefined;
   const abort = new AbortController();
   void stopper.stopped.then(() => abort.abort());
@@ -159,15 +159,15 @@ function attach(context: RunContext, guest: DomainHandle, image: GuestImage | un
     });
     return {};
   }
-  const ownShell = options.initrd === undefined && image !== undefined;
-  const interactive = new InteractiveSession({ ...shared, stopper, banner: ownShell ? SHELL_BANNER : undefined });
+  const banner = options.initrd === undefined ? image?.banner : undefined;
+  const interactive = new InteractiveSession({ ...shared, stopper, banner });
   interactive.open();
   return { interactive };
 }
 
 /** Starts the guest, stays until it or the user ends the run. */
 async function runGuest(context: RunContext, image: GuestImage | undefined, begin: number): Promise<RunReport> {
-  const { options, folder, stopper, progress, lab } = context;
+  const { options, folder, stopper, progress, lab, root } = context;
   const token = randomBytes(16).toString("hex");
   progress.show("loading the kernel");
   for (const network of options.networks) await lab.createSwitch(network);
@@ -179,7 +179,7 @@ async function runGuest(context: RunContext, image: GuestImage | undefined, begi
     image: domainImage(options, image, token),
     consoleLog: folder.consoleLog,
     hypervisorLog: folder.hypervisorLog,
-    disks: options.disks.map(vbdConfig),
+    disks: [...(root === undefined ? [] : [root.disk]), ...options.disks.map(vbdConfig)],
     vifs: options.vifs,
   });
   if (options.timeoutSeconds !== undefined) stopper.stopAfter(options.timeoutSeconds);
@@ -222,7 +222,7 @@ function checkDisks({ disks }: RunOptions): void {
 
 /** Makes what a run holds besides its guest, and lets go of it at the end. */
 async function runInLab(
-  { options, stopper, progress }: Omit<RunContext, "folder" | "lab">,
+  { options, stopper, progress }: Omit<RunContext, "folder" | "lab" | "root">,
   image: GuestImage | undefined,
   begin: number,
 ): Promise<RunReport> {
@@ -235,11 +235,14 @@ async function runInLab(
     process.stderr.write(`domlab: ${line}\n`);
   };
   let lab: RunLab | undefined;
+  let root: PrivateRoot | undefined;
   try {
+    root = await privateRoot(options, image, folder);
     lab = await RunLab.open({ folder, say });
-    return await runGuest({ options, folder, stopper, progress, lab }, image, begin);
+    return await runGuest({ options, folder, stopper, progress, lab, root }, image, begin);
   } finally {
     await lab?.close();
+    root?.remove();
     folder.release();
   }
 }

@@ -8,7 +8,7 @@
 import { createHash, randomBytes } from "node:crypto";
 import { link, mkdir, mkdtemp, open, readdir, readFile, rename, rm, unlink, writeFile } from "node:fs/promises";
 import { homedir } from "node:os";
-import { isAbsolute, join } from "node:path";
+import { dirname, isAbsolute, join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { z } from "zod";
 import { errnoOf } from "../../engine/builder/errors.ts";
@@ -64,7 +64,8 @@ export function cacheDirectory(env: NodeJS.ProcessEnv = process.env): string {
   return join(base, "domlab");
 }
 
-const sha256 = (bytes: Uint8Array): string => createHash("sha256").update(bytes).digest("hex");
+/** In hexadecimal. */
+export const sha256 = (bytes: Uint8Array): string => createHash("sha256").update(bytes).digest("hex");
 
 async function readManifest(directory: string): Promise<Manifest | undefined> {
   try {
@@ -90,10 +91,21 @@ export async function readCachedImage(cache: string, name: string): Promise<Cach
   return manifest.modules.every((module) => files.has(module)) ? { directory, manifest, files } : undefined;
 }
 
-async function writeSynced(path: string, bytes: Uint8Array | string): Promise<void> {
+/** Writes a new file whose content is on the disk when this returns. */
+export async function writeSynced(path: string, bytes: Uint8Array | string): Promise<void> {
   const handle = await open(path, "wx", 0o644);
   try {
     await handle.writeFile(bytes);
+    await handle.sync();
+  } finally {
+    await handle.close();
+  }
+}
+
+/** Makes the names in a directory durable. */
+export async function syncFolder(path: string): Promise<void> {
+  const handle = await open(path, "r");
+  try {
     await handle.sync();
   } finally {
     await handle.close();
@@ -109,10 +121,12 @@ async function putInPlace(finished: string, target: string): Promise<void> {
     if (errnoOf(error) !== "ENOENT") throw error;
   }
   await rename(finished, target);
+  await syncFolder(dirname(target));
   await rm(aside, { recursive: true, force: true });
 }
 
-async function install(images: string, name: string, content: ImageContent, work: string): Promise<void> {
+/** Writes the image into a directory below `work`, which is returned. */
+async function assemble(name: string, content: ImageContent, work: string): Promise<string> {
   const finished = join(work, "finished");
   await mkdir(finished);
   const files = [...content.files].map(([path, bytes]) => ({ path, size: bytes.length, sha256: sha256(bytes) }));
@@ -127,7 +141,7 @@ async function install(images: string, name: string, content: ImageContent, work
     modules: [...modules],
   };
   await writeSynced(join(finished, MANIFEST), `${JSON.stringify(manifest, null, 2)}\n`);
-  await putInPlace(finished, join(images, name));
+  return finished;
 }
 
 function isAlive(pid: number): boolean {
@@ -186,18 +200,20 @@ export interface StoreOptions {
 }
 
 /**
- * Returns the image from the cache; if it is not there, fetches it once, however many processes ask.
+ * Returns what `read` finds in the cache's directory `name`; if that is nothing, has it made once, however many processes ask.
  *
- * @param fetch makes the content; gets an empty directory for its files, which is removed afterwards
- * @throws ImageError `no-space`, `unusable-cache`, `cancelled`, and what `fetch` throws
+ * @param make gets an empty directory for its work, which is removed afterwards, and returns the directory in it that takes its place
+ *   in the cache
+ * @throws ImageError `no-space`, `unusable-cache`, `cancelled`, and what `make` throws
  */
-export async function cachedImage(
+export async function madeOnce<Image>(
   cache: string,
   name: string,
-  fetch: (work: string) => Promise<ImageContent>,
+  read: () => Promise<Image | undefined>,
+  make: (work: string) => Promise<string>,
   options: StoreOptions = {},
-): Promise<CachedImage> {
-  const present = await readCachedImage(cache, name);
+): Promise<Image> {
+  const present = await read();
   if (present !== undefined) return present;
   const images = join(cache, "images");
   const prefix = `.fetch-${name}-`;
@@ -206,16 +222,16 @@ export async function cachedImage(
     await mkdir(images, { recursive: true });
     const waiting = (): void => options.progress?.("waiting for another process that is fetching the guest image");
     release = await takeLock(join(images, `.${name}.lock`), waiting, options.signal);
-    const fetchedMeanwhile = await readCachedImage(cache, name);
-    if (fetchedMeanwhile !== undefined) return fetchedMeanwhile;
+    const madeMeanwhile = await read();
+    if (madeMeanwhile !== undefined) return madeMeanwhile;
     await removeLeftovers(images, prefix);
     const work = await mkdtemp(join(images, prefix));
     try {
-      await install(images, name, await fetch(work), work);
+      await putInPlace(await make(work), join(images, name));
     } finally {
       await rm(work, { recursive: true, force: true });
     }
-    const installed = await readCachedImage(cache, name);
+    const installed = await read();
     if (installed === undefined) throw new Error("what was written does not read back");
     return installed;
   } catch (error) {
@@ -223,4 +239,20 @@ export async function cachedImage(
   } finally {
     await release?.();
   }
+}
+
+/**
+ * Returns the image from the cache; if it is not there, fetches it once.
+ *
+ * @param fetch makes the content; gets an empty directory for its files, which is removed afterwards
+ * @throws as madeOnce
+ */
+export async function cachedImage(
+  cache: string,
+  name: string,
+  fetch: (work: string) => Promise<ImageContent>,
+  options: StoreOptions = {},
+): Promise<CachedImage> {
+  const read = () => readCachedImage(cache, name);
+  return madeOnce(cache, name, read, async (work) => assemble(name, await fetch(work), work), options);
 }

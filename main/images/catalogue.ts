@@ -2,8 +2,9 @@
 
 import { join } from "node:path";
 import { type CachedImage, cacheDirectory, cachedImage, type StoreOptions } from "./cache.ts";
+import { prepareDebian } from "./debian.ts";
 import {
-  type Session,
+  SHELL_BANNER,
   SHELL_COMMAND_LINE,
   SHELL_PROMPT,
   writeSessionArchive,
@@ -11,24 +12,10 @@ import {
 } from "./debian-shell.ts";
 import { ImageError } from "./errors.ts";
 import { BUSYBOX_FILE, fetchShellParts, KERNEL_FILE } from "./fetch-shell.ts";
+import type { GuestImage } from "./guest-image.ts";
 import { moduleName } from "./kernel-modules.ts";
 
-/** An image ready to be built into a domain. */
-export interface GuestImage {
-  readonly name: string;
-  /** Path of the kernel in the cache. */
-  readonly kernel: string;
-  readonly kernelRelease: string;
-  /** The uncompressed initramfs. */
-  readonly initramfs: Uint8Array;
-  /** A static busybox, for use in an initramfs of the user's. */
-  readonly busybox: Uint8Array;
-  readonly commandLine: string;
-  /** What the guest prints on its console when it waits for the first command. */
-  readonly prompt: string;
-  /** The archive to put behind the initramfs for one start, if the session asks for anything. */
-  sessionArchive(session: Session): Uint8Array | undefined;
-}
+export type { GuestImage, RootImage } from "./guest-image.ts";
 
 export interface ImageOptions extends StoreOptions {
   /** Decides the cache directory and where apt is looked for; the process's own by default. */
@@ -47,6 +34,7 @@ function shellImage(name: string, { directory, manifest, files }: CachedImage): 
     busybox,
     commandLine: SHELL_COMMAND_LINE,
     prompt: SHELL_PROMPT,
+    banner: SHELL_BANNER,
     sessionArchive: writeSessionArchive,
   };
 }
@@ -56,13 +44,14 @@ const IMAGES: Readonly<Record<string, (name: string, options: ImageOptions) => P
     const fetch = (work: string) => fetchShellParts(work, options);
     return shellImage(name, await cachedImage(cacheDirectory(options.env), name, fetch, options));
   },
+  debian: (_name, options) => prepareDebian(options),
 };
 
 /** Names that `openImage` accepts. */
 export const imageNames: readonly string[] = Object.keys(IMAGES);
 
 /**
- * Gets an image, from the cache or, the first time, from Debian's archive.
+ * Gets an image, from the cache or, the first time, from Debian's archive. One with a root disk is made of packages then.
  *
  * @throws ImageError
  */

@@ -30,6 +30,9 @@ export const SHELL_COMMAND_LINE =
 /** What the interactive shell prints when it is ready for the first command. */
 export const SHELL_PROMPT = "root@domlab:~# ";
 
+/** Text of the line that /init prints before its shell. */
+export const SHELL_BANNER = "on Domlab. Leave with";
+
 /** Where programs are looked for. */
 const PATH = "/usr/sbin:/usr/bin:/sbin:/bin";
 /** What an initramfs that is not ours gets besides the session's files. */
@@ -142,7 +145,7 @@ else
     stty -F $console rows 24 columns 80
   fi
   export PS1='\\u@\\h:\\w\\$ '
-  echo "Debian $(uname -r) on Domlab. Leave with exit, detach with Ctrl-]." >$console
+  echo "Debian $(uname -r) ${SHELL_BANNER} exit, detach with Ctrl-]." >$console
   setsid -c sh -i <$console >$console 2>&1
   stty -F $console sane
 fi
@@ -259,7 +262,10 @@ function configuration(): CpioEntry[] {
 }
 
 /** modules.dep as depmod writes it: each module's file, and those to load before it, the nearest first. */
-function moduleDependencies(modules: ShellParts["modules"], needs: ReadonlyMap<string, readonly string[]>): string {
+export function moduleDependencies(
+  modules: ShellParts["modules"],
+  needs: ReadonlyMap<string, readonly string[]>,
+): string {
   const file = (name: string): string => `${name.replaceAll("_", "-")}.ko`;
   const lines = modules.map(({ name }) => {
     const before = loadOrder([name], needs).slice(0, -1).reverse();

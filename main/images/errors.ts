@@ -11,6 +11,9 @@ export type ImageErrorCode =
   | "unusable-cache"
   | "fetch-failed"
   | "damaged-package"
+  | "no-sources"
+  | "no-tool"
+  | "build-failed"
   | "cancelled";
 
 /** A guest image that cannot be had. */

@@ -48,6 +48,7 @@ async function uncompressed(file: TarFile): Promise<Uint8Array> {
 /** Reads the wanted modules and, in further passes over the package, those that they depend on. */
 async function readModules(
   packagePath: string,
+  wantedModules: readonly string[],
   first: readonly TarFile[],
   options: FetchOptions,
 ): Promise<{ order: string[]; data: Map<string, Uint8Array> }> {
@@ -66,7 +67,7 @@ async function readModules(
     for (const needs of dependencies.values()) {
       for (const need of needs) if (!dependencies.has(need)) missing.add(need);
     }
-    if (missing.size === 0) return { order: loadOrder(SHELL_MODULES, dependencies), data };
+    if (missing.size === 0) return { order: loadOrder(wantedModules, dependencies), data };
     const wanted = (path: string): boolean => MODULE_PATH.test(path) && missing.has(moduleName(path));
     files = await readPackage(packagePath, wanted, FILE_LIMIT, options);
     const found = new Set(files.map((file) => moduleName(file.path)));
@@ -74,8 +75,8 @@ async function readModules(
   }
 }
 
-async function readKernelPackage(path: string, options: FetchOptions) {
-  const names = new Set<string>(SHELL_MODULES);
+async function readKernelPackage(path: string, wantedModules: readonly string[], options: FetchOptions) {
+  const names = new Set<string>(wantedModules);
   const wanted = (file: string): boolean =>
     KERNEL_PATH.test(file) || (MODULE_PATH.test(file) && names.has(moduleName(file)));
   const files = await readPackage(path, wanted, FILE_LIMIT, options);
@@ -85,6 +86,7 @@ async function readKernelPackage(path: string, options: FetchOptions) {
   // A driver that is built into the kernel has no module; a later boot shows whether it is there.
   const modules = await readModules(
     path,
+    wantedModules,
     files.filter((file) => file !== kernel),
     options,
   );
@@ -108,15 +110,21 @@ async function downloadWithFreshLists(work: string, options: FetchOptions): Retu
 }
 
 /**
- * Downloads the packages into `work` and takes kernel, modules and busybox out of them.
+ * Downloads the kernel's and busybox' packages into `work`, where they stay until the caller removes it, and takes kernel,
+ * busybox and the wanted modules with those that they need out of them.
  *
+ * @returns the content, whose `packages` are the files in `work`: first the kernel's
  * @throws ImageError
  */
-export async function fetchShellParts(work: string, options: FetchOptions): Promise<ImageContent> {
+export async function fetchParts(
+  work: string,
+  wantedModules: readonly string[],
+  options: FetchOptions,
+): Promise<ImageContent> {
   const { files } = await downloadWithFreshLists(work, options);
   const [kernelDeb, busyboxDeb] = files as [PackageFile, PackageFile];
   options.progress?.("unpacking the guest image");
-  const kernel = await readKernelPackage(join(work, kernelDeb.file), options);
+  const kernel = await readKernelPackage(join(work, kernelDeb.file), wantedModules, options);
   const isBusybox = (path: string): boolean => BUSYBOX_PATH.test(path);
   const [busybox] = await readPackage(join(work, busyboxDeb.file), isBusybox, FILE_LIMIT, options);
   if (busybox === undefined) throw unexpected("busybox");
@@ -132,4 +140,13 @@ export async function fetchShellParts(work: string, options: FetchOptions): Prom
     files: content,
     modules,
   };
+}
+
+/**
+ * Gets the parts of `debian-shell`.
+ *
+ * @throws ImageError
+ */
+export async function fetchShellParts(work: string, options: FetchOptions): Promise<ImageContent> {
+  return fetchParts(work, SHELL_MODULES, options);
 }

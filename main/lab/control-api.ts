@@ -3,9 +3,12 @@
  * results, checked on both ends of the socket. A new ability is a new row; servers and clients follow from it.
  */
 import { z } from "zod";
+import { type LabEvent, machineApi } from "./machine-api.ts";
 import { networkApi } from "./network-api.ts";
 
 const domid = z.int().nonnegative();
+/** Name of the guest that is meant; without it the first one. */
+const machine = z.string().min(1).max(255).optional();
 
 const guest = z.object({
   id: domid,
@@ -43,19 +46,20 @@ const statistics = z.object({
 
 const nothing = z.strictObject({});
 
-export const controlApi = {
+/** What every lab can do that runs guests. */
+export const hostApi = {
   list: {
     parameters: nothing,
     result: z.object({ lab: z.string(), pid: z.int(), guests: z.array(guest) }),
   },
   blockAttach: {
     /** A disk in xl's syntax, and the folder that a relative target belongs to. */
-    parameters: z.strictObject({ disk: z.string().max(8192), cwd: z.string().max(8192) }),
+    parameters: z.strictObject({ disk: z.string().max(8192), cwd: z.string().max(8192), machine }),
     result: z.object({ vdev: z.int(), name: z.string() }),
   },
   blockDetach: {
     /** A vdev as xl takes it: "xvda" or a number. */
-    parameters: z.strictObject({ vdev: z.string().max(64), force: z.boolean() }),
+    parameters: z.strictObject({ vdev: z.string().max(64), force: z.boolean(), machine }),
     result: nothing,
   },
   blockList: { parameters: nothing, result: z.array(disk) },
@@ -63,15 +67,33 @@ export const controlApi = {
   ...networkApi,
 } as const;
 
+/** All of it; a lab without persistent machines (domlab run) knows only the rows of hostApi. */
+export const controlApi = { ...hostApi, ...machineApi } as const;
+
+export type HostMethod = keyof typeof hostApi;
 export type ControlMethod = keyof typeof controlApi;
 export type ControlParameters<Method extends ControlMethod> = z.infer<(typeof controlApi)[Method]["parameters"]>;
 export type ControlResult<Method extends ControlMethod> = z.infer<(typeof controlApi)[Method]["result"]>;
-/** What a lab implements. */
-export type ControlFunctions = {
-  readonly [Method in ControlMethod]: (
-    parameters: ControlParameters<Method>,
-  ) => ControlResult<Method> | Promise<ControlResult<Method>>;
+
+/** The connection that a call came over. */
+export interface ControlSession {
+  /** Sends an event. A client that leaves too much unread is disconnected. */
+  send(event: LabEvent): void;
+  /** Calls `listener` once, when the connection has ended; at once if it has. */
+  onEnd(listener: () => void): void;
+}
+
+type Functions<Method extends ControlMethod> = {
+  readonly [Each in Method]: (
+    parameters: ControlParameters<Each>,
+    session: ControlSession,
+  ) => ControlResult<Each> | Promise<ControlResult<Each>>;
 };
+/** What a lab of guests implements. */
+export type HostFunctions = Functions<HostMethod>;
+/** What the lab of persistent machines implements besides. */
+export type MachineFunctions = Functions<keyof typeof machineApi>;
+export type ControlFunctions = HostFunctions & Partial<MachineFunctions>;
 
 export function isControlMethod(name: string): name is ControlMethod {
   return Object.hasOwn(controlApi, name);
@@ -91,4 +113,9 @@ export type ControlAnswer = z.infer<typeof controlAnswer>;
 /** The one function that a server offers on the wire. */
 export interface ControlWire {
   call(method: string, parameters: unknown): Promise<ControlAnswer>;
+}
+
+/** The one that a client offers: it takes events. */
+export interface EventWire {
+  event(event: unknown): void;
 }

@@ -8,16 +8,34 @@ import {
   type ControlWire,
   controlAnswer,
   controlApi,
+  type EventWire,
 } from "./control-api.ts";
 import { lineChannel } from "./line-channel.ts";
+import { type LabEvent, labEvent } from "./machine-api.ts";
 
 export class ControlClient {
   private readonly socket: Socket;
   private readonly wire: { call(method: string, parameters: unknown): Promise<unknown> };
+  private readonly listeners = new Set<(event: LabEvent) => void>();
+  /** Fulfilled when the connection has ended, by whichever side. */
+  readonly ended: Promise<void>;
 
   private constructor(socket: Socket) {
     this.socket = socket;
-    this.wire = lineChannel<ControlWire, object>(socket, {});
+    this.wire = lineChannel<ControlWire, EventWire>(socket, { event: (event) => this.hear(event) });
+    this.ended = new Promise((resolve) => socket.once("close", () => resolve()));
+  }
+
+  private hear(given: unknown): void {
+    const event = labEvent.safeParse(given);
+    // An event of a later version is nothing that we could act on.
+    if (event.success) for (const listener of [...this.listeners]) listener(event.data);
+  }
+
+  /** Calls `listener` with each event that the lab sends over this connection. @returns how to stop that */
+  onEvent(listener: (event: LabEvent) => void): () => void {
+    this.listeners.add(listener);
+    return () => this.listeners.delete(listener);
   }
 
   /** @throws the system's error: ECONNREFUSED and ENOENT where no lab lives */

@@ -6,7 +6,7 @@ import { parseXenbusState, xenbusStateName } from "../../engine/device/xenbus/st
 import type { Host } from "../../engine/domain/host.ts";
 import { parseDisk, vbdConfig } from "../disk-option.ts";
 import { BadInput } from "../failure.ts";
-import type { ControlFunctions, LabDisk, LabGuest } from "./control-api.ts";
+import type { HostFunctions, LabDisk, LabGuest } from "./control-api.ts";
 import { type NetworkHost, networkControl } from "./network-control.ts";
 
 /** A guest as its owner knows it; the host knows its disks. */
@@ -41,11 +41,14 @@ function listDisks(host: ControlHost): LabDisk[] {
 
 /**
  * @param lab name of the lab
- * @param guests its guests at this moment; commands about devices mean the first
+ * @param guests its guests at this moment; commands about devices mean the one that is named, or the first
  */
-export function hostControl(lab: string, host: ControlHost, guests: () => readonly KnownGuest[]): ControlFunctions {
-  const theGuest = (): number => {
-    const [first] = guests();
+export function hostControl(lab: string, host: ControlHost, guests: () => readonly KnownGuest[]): HostFunctions {
+  const theGuest = (name?: string): number => {
+    const first = guests().find((guest) => name === undefined || guest.name === name || String(guest.id) === name);
+    if (first === undefined && name !== undefined) {
+      throw new BadInput("bad-option", `no guest ${name} of ${lab} is running`, "domlab list shows those that run");
+    }
     if (first === undefined) throw new BadInput("bad-option", `the guest of ${lab} is not running yet`, "try again");
     return first.id;
   };
@@ -58,17 +61,17 @@ export function hostControl(lab: string, host: ControlHost, guests: () => readon
         disks: host.vbds.list(guest.id).map((device) => nameOf(device.vdev)),
       })),
     }),
-    blockAttach: async ({ disk, cwd }) => {
+    blockAttach: async ({ disk, cwd, machine }) => {
       const option = parseDisk(disk, cwd);
-      await host.attachDisk(theGuest(), vbdConfig(option));
+      await host.attachDisk(theGuest(machine), vbdConfig(option));
       return { vdev: option.vdev, name: option.name };
     },
-    blockDetach: async ({ vdev, force }) => {
+    blockDetach: async ({ vdev, force, machine }) => {
       const number = parseVdev(vdev);
       if (number === undefined) {
         throw new BadInput("bad-option", `"${vdev}" names no disk`, "domlab block-list shows those of the guest");
       }
-      await host.detachDisk(theGuest(), number, force);
+      await host.detachDisk(theGuest(machine), number, force);
       return {};
     },
     blockList: () => listDisks(host),

@@ -34,6 +34,11 @@ function parseMessage(line: string): z.infer<typeof message> | undefined {
   }
 }
 
+export interface LineChannelOptions {
+  /** Most bytes that may wait for a reader; who leaves more unread is disconnected. */
+  readonly mostUnread?: number;
+}
+
 /**
  * Puts calls on a socket: `Theirs` are the other end's functions, `own` those that it may call. Whoever sends anything but
  * messages is disconnected. When the socket closes, calls that wait reject.
@@ -41,11 +46,14 @@ function parseMessage(line: string): z.infer<typeof message> | undefined {
 export function lineChannel<Theirs extends object, Own extends object>(
   socket: Socket,
   own: Own,
+  { mostUnread = Number.POSITIVE_INFINITY }: LineChannelOptions = {},
 ): BirpcReturn<Theirs, Own> {
   const splitter = new LineSplitter();
   const rpc = createBirpc<Theirs, Own>(own, {
     post: (text: string) => {
-      if (socket.writable) socket.write(`${text}\n`);
+      if (!socket.writable) return;
+      if (socket.writableLength > mostUnread) socket.destroy();
+      else socket.write(`${text}\n`);
     },
     on: (listener) => {
       socket.on("data", (bytes: Buffer) => {

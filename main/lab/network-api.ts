@@ -6,6 +6,8 @@ const nothing = z.strictObject({});
 /** A switch or an interface. */
 const target = z.string().max(64);
 const text = z.string().max(8192);
+/** Name of the guest that is meant; without it the first one. */
+const machine = z.string().min(1).max(255).optional();
 
 const vif = z.object({
   /** "vif1.0" */
@@ -26,11 +28,11 @@ export type LabVif = z.infer<typeof vif>;
 
 export const networkApi = {
   /** An interface in xl's syntax. */
-  networkAttach: { parameters: z.strictObject({ vif: text }), result: z.object({ name: z.string(), mac: z.string() }) },
+  networkAttach: { parameters: z.strictObject({ vif: text, machine }), result: z.object({ name: z.string(), mac: z.string() }) },
   /** An interface by its number in the guest, its name or its address. */
-  networkDetach: { parameters: z.strictObject({ vif: target, force: z.boolean() }), result: nothing },
+  networkDetach: { parameters: z.strictObject({ vif: target, force: z.boolean(), machine }), result: nothing },
   networkList: { parameters: nothing, result: z.array(vif) },
-  networkLink: { parameters: z.strictObject({ vif: target, up: z.boolean() }), result: nothing },
+  networkLink: { parameters: z.strictObject({ vif: target, up: z.boolean(), machine }), result: nothing },
   switchCreate: {
     parameters: z.strictObject({
       name: target,

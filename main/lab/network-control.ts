@@ -8,7 +8,7 @@ import { parseRate } from "../../engine/network/policy/rate.ts";
 import { BadInput } from "../failure.ts";
 import { parseForward, parseSwitchName, parseUplink } from "../network-option.ts";
 import { parseVif } from "../vif-option.ts";
-import type { ControlFunctions } from "./control-api.ts";
+import type { HostFunctions } from "./control-api.ts";
 import type { LabVif, networkApi } from "./network-api.ts";
 
 /** What is needed of the host; a test has a smaller one. */
@@ -54,24 +54,24 @@ function uplinkRate(text: string) {
   return { bytes: rate.value.bytes, intervalUs: rate.value.intervalUs };
 }
 
-/** @param guest number of the guest that commands mean; throws when there is none */
+/** @param guest number of the guest of that name, or of the one that commands mean; throws when there is none */
 export function networkControl(
   host: NetworkHost,
-  guest: () => number,
-): Pick<ControlFunctions, keyof typeof networkApi> {
+  guest: (name?: string) => number,
+): Pick<HostFunctions, keyof typeof networkApi> {
   const { network } = host;
   return {
-    networkAttach: async ({ vif }) => {
-      const { name, mac } = await host.attachVif(guest(), parseVif(vif));
+    networkAttach: async ({ vif, machine }) => {
+      const { name, mac } = await host.attachVif(guest(machine), parseVif(vif));
       return { name, mac };
     },
-    networkDetach: async ({ vif, force }) => {
-      await host.detachVif(findVif(host, guest(), vif).name, force);
+    networkDetach: async ({ vif, force, machine }) => {
+      await host.detachVif(findVif(host, guest(machine), vif).name, force);
       return {};
     },
     networkList: () => listVifs(host),
-    networkLink: async ({ vif, up }) => {
-      await network.link(findVif(host, guest(), vif).name, up);
+    networkLink: async ({ vif, up, machine }) => {
+      await network.link(findVif(host, guest(machine), vif).name, up);
       return {};
     },
     switchCreate: async ({ name, uplink, cwd, mtu, rate, isolated, vlans }) => {

@@ -1,0 +1,54 @@
+/** The image tools of engine/disk, as machines use them. */
+import { chainSpec } from "../../../engine/disk/chain.ts";
+import { recover } from "../../../engine/disk/image-tools/check.ts";
+import { convertImage } from "../../../engine/disk/image-tools/convert.ts";
+import { createQcow2, createRaw } from "../../../engine/disk/image-tools/create.ts";
+import type { Task } from "../../../engine/disk/image-tools/files.ts";
+import { imageInfo } from "../../../engine/disk/image-tools/info.ts";
+import { pullInto } from "../../../engine/disk/image-tools/merge.ts";
+import { resizeImage } from "../../../engine/disk/image-tools/resize.ts";
+import type { ImageFile, ImageTools, LongRun } from "./image-tools.ts";
+
+/** A known format, or none: it is looked up then. */
+const formatOf = ({ format }: ImageFile) => (format === "probe" ? {} : { format });
+
+const taskOf = ({ signal, progress }: LongRun): Task => ({
+  ...(signal && { signal }),
+  ...(progress && { progress: ({ done, total }) => progress(done, total) }),
+});
+
+export const labImages: ImageTools = {
+  async facts(image) {
+    const [own, next] = imageInfo(image.path, formatOf(image).format);
+    if (own === undefined) throw new Error("a chain has at least one image");
+    return {
+      format: own.format,
+      virtualSize: own.virtualSize,
+      used: own.diskSize,
+      backing: next && { path: next.path, format: next.format },
+    };
+  },
+  create: (path, format, size) => (format === "raw" ? createRaw(path, size) : createQcow2(path, { size })),
+  async overlay(path, backing, size) {
+    const format = backing.format === "probe" ? (await labImages.facts(backing)).format : backing.format;
+    await createQcow2(path, { backing: { path: backing.path, format }, ...(size !== undefined && { size }) });
+  },
+  spec: async (image, { readOnly, discard }) =>
+    chainSpec(image.path, { readOnly, ...formatOf(image), ...(!discard && { discard }) }),
+  async copy(image, target, run) {
+    const { format } = image;
+    await convertImage(image.path, target, "qcow2", {
+      ...taskOf(run),
+      ...(format !== "probe" && { sourceFormat: format }),
+    });
+  },
+  async pull(child, run) {
+    await pullInto(child, taskOf(run));
+  },
+  async grow(image, size) {
+    await resizeImage(image.path, size, formatOf(image));
+  },
+  async recover(path) {
+    await recover(path);
+  },
+};

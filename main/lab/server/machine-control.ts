@@ -1,0 +1,278 @@
+/** The rows of the control table that are about machines and their snapshots. */
+import { readdir, stat } from "node:fs/promises";
+import { basename, join } from "node:path";
+import { parseDisk } from "../../disk-option.ts";
+import type { MachineFunctions } from "../control-api.ts";
+import type { MachineState } from "../machine-api.ts";
+import { cloneMachine, cloneSnapshot } from "../machines/clones.ts";
+import type { MachineContext } from "../machines/context.ts";
+import { MachineError } from "../machines/errors.ts";
+import { holdMachines } from "../machines/lab-snapshots.ts";
+import type { Machine } from "../machines/machine.ts";
+import { attachDisk, createDisk, detachDisk, diskName, resizeDisk } from "../machines/machine-disks.ts";
+import { detailsOf, snapshotRows, summaryOf } from "../machines/machine-rows.ts";
+import { checkConfig, type Machines } from "../machines/machines.ts";
+import type { OperationControl } from "../machines/operations.ts";
+import { deleteSnapshot, makeWay, restoreNow } from "../machines/restore.ts";
+import { checkSnapshotName, findSnapshot, takeSnapshots } from "../machines/snapshots.ts";
+import { suspendNow } from "../machines/suspend.ts";
+import { deadline } from "../machines/waiting.ts";
+import { applySettings, parseMachineConfig } from "../store/config-file.ts";
+import { type DiskConfig, diskConfig } from "../store/schema.ts";
+
+type MachineRows = Extract<
+  keyof MachineFunctions,
+  `machine${string}` | `snapshot${string}` | `disk${string}` | "imageList"
+>;
+
+/** What a guest prints when it waits for a user, when its image does not say it better. */
+const LOGIN_PROMPT = "login: ";
+
+/** A disk in xl's syntax, as configurations have it. @throws BadInput, DiskError */
+function diskFromText(text: string, cwd: string, placement: DiskConfig["placement"]): DiskConfig {
+  const option = parseDisk(text, cwd);
+  const { store } = option;
+  const placed = /(^|,)\s*placement=/.test(text) ? option.placement : placement;
+  return diskConfig.parse({
+    vdev: diskName(option.vdev),
+    source: store.kind === "nbd" ? option.target : store.path,
+    access: option.readOnly ? "ro" : "rw",
+    format: store.kind === "file" ? (store.format ?? "probe") : store.kind === "qcow2" ? "qcow2" : "probe",
+    deviceType: option.cdrom ? "cdrom" : "disk",
+    placement: option.backend === undefined && store.kind !== "nbd" ? placed : "driver-domain",
+    persistent: option.persistent,
+    discard: store.discard ?? true,
+    ...(option.backend !== undefined && { backend: option.backend }),
+    ...(store.kind === "file" && store.offset !== undefined && { offset: store.offset }),
+    ...(store.kind === "file" && store.length !== undefined && { length: store.length }),
+  });
+}
+
+async function waitFor(machine: Machine, until: Parameters<MachineFunctions["machineWait"]>[0]["until"], signal: AbortSignal) {
+  if (until.kind === "state") return await machine.until(() => machine.state === until.state, signal);
+  if (until.kind === "exit") return await machine.until(() => machine.guest === undefined && !machine.restarting, signal);
+  const running = await machine.until(() => machine.guest !== undefined, signal);
+  if (!running) return false;
+  return await machine.console.waitForText(until.text ?? machine.guest?.prompt ?? LOGIN_PROMPT, signal);
+}
+
+export function machineControl(context: MachineContext, machines: Machines): Pick<MachineFunctions, MachineRows> {
+  const { operations, store } = context;
+  const find = (text: string) => machines.find(text);
+  /** Work on a machine, under an operation. */
+  const work = <Result>(
+    machine: Machine,
+    what: string,
+    id: string | undefined,
+    body: (control: OperationControl) => Promise<Result>,
+  ): Promise<Result> => operations.run({ id, what: `${what} ${machine.name}`, machine: machine.id }, body);
+  const nameOf = (id: string): string => machines.byId(id).name;
+  const stateOf = (machine: Machine): MachineState => machine.state;
+
+  return {
+    machineList: ({ deleted = false }) => (deleted ? machines.deleted() : machines.all()).map(summaryOf),
+    machineShow: ({ machine }) => detailsOf(context, find(machine)),
+    machineCreate: async ({ config, newDisks, rootSize, operation }) => {
+      const isText = typeof config["text"] === "string" && typeof config["file"] === "string";
+      const checked = isText
+        ? parseMachineConfig(String(config["text"]), basename(String(config["file"])))
+        : checkConfig(config);
+      const what = `making ${checked.name}`;
+      const id = await operations.run({ id: operation, what }, (control) =>
+        machines.create({ config: checked, ...(newDisks && { newDisks }), rootSize }, control),
+      );
+      return { id, name: checked.name, notes: [] };
+    },
+    machineSet: async ({ machine, settings, config }) => ({
+      notes: await machines.change(find(machine), (before) => {
+        const base = config === undefined ? before : checkConfig(config);
+        return settings === undefined ? checkConfig(base) : applySettings(base, settings);
+      }),
+    }),
+    machineRename: async ({ machine, name }) => {
+      await machines.change(find(machine), (before) => checkConfig({ ...before, name }));
+      return {};
+    },
+    machineClone: async ({ machine, name, linked, operation }) => {
+      const source = find(machine);
+      const id = await work(source, "cloning", operation, (control) =>
+        cloneMachine(context, source, { name, linked }, control),
+      );
+      context.changed(id);
+      return { id, name: nameOf(id), notes: [] };
+    },
+    machineDelete: async ({ machine }) => ({ purgeAfter: await machines.delete(find(machine)) }),
+    machineUndelete: async ({ machine }) => ({ name: await machines.undelete(machines.findDeleted(machine)) }),
+    machinePurge: async ({ machine }) => {
+      await machines.purge([machines.findDeleted(machine).id]);
+      return {};
+    },
+    machineUnknown: async () => {
+      const { machines: found, damaged } = await store.unknownMachines();
+      return [
+        ...found.map(({ id, record }) => ({ id, name: record.config.name })),
+        ...damaged.map(({ folder, reason }) => ({ id: basename(folder), name: folder, damaged: reason })),
+      ];
+    },
+    machineAdopt: async ({ id }) => {
+      const record = await store.adopt(id);
+      context.changed(record.id);
+      return { id: record.id, name: record.config.name, notes: [] };
+    },
+    machineStart: ({ machine, operation }) => {
+      const found = find(machine);
+      return work(found, "start of", operation, (control) => found.start(control));
+    },
+    machineShutdown: async ({ machine, timeoutSeconds, force = false, wait = true }) => {
+      const found = find(machine);
+      const run = await found.ask("poweroff");
+      const forced = wait ? await found.awaitEnd(run, "poweroff", timeoutSeconds ?? found.patience, force) : false;
+      return { state: stateOf(found), forced };
+    },
+    machineReboot: ({ machine, timeoutSeconds, force = false }) => {
+      const found = find(machine);
+      return found.reboot(timeoutSeconds ?? found.patience, force);
+    },
+    machinePause: async ({ machine }) => {
+      await find(machine).pause();
+      return {};
+    },
+    machineUnpause: async ({ machine }) => {
+      await find(machine).unpause();
+      return {};
+    },
+    machineDestroy: async ({ machine, discard = false }) => {
+      await find(machine).destroy(discard);
+      return {};
+    },
+    machineSuspend: async ({ machine, operation }) => {
+      const found = find(machine);
+      const [memoryBytes = 0] = await work(found, "suspending", operation, async (control) => {
+        const run = found.guest;
+        const sizes = await holdMachines([found], () => suspendNow(context, [found], control));
+        await run?.settled;
+        return sizes;
+      });
+      return { memoryBytes };
+    },
+    machineResume: async ({ machine, operation }) => {
+      const found = find(machine);
+      return { domid: await work(found, "resuming", operation, (control) => found.resume(control)) };
+    },
+    machineWait: async ({ machine, until, timeoutSeconds }, session) => {
+      const found = find(machine);
+      const { signal, cancel } = deadline(timeoutSeconds);
+      const gone = new AbortController();
+      session.onEnd(() => gone.abort());
+      try {
+        const reached = await waitFor(found, until, AbortSignal.any([signal, gone.signal]));
+        const { message } = found;
+        return { reached, state: stateOf(found), ...(message !== undefined && { message }) };
+      } finally {
+        cancel();
+      }
+    },
+    snapshotList: ({ machine }) => snapshotRows(find(machine)),
+    snapshotTake: async ({ machine, name, note, diskOnly, operation }) => {
+      const found = find(machine);
+      const [taken] = await work(found, "snapshot of", operation, (control) =>
+        holdMachines([found], () => takeSnapshots(context, [found], { name, note, diskOnly }, control)),
+      );
+      if (taken === undefined) throw new Error("a snapshot of one machine is one");
+      return { id: taken.id, name: taken.name, kind: taken.kind, pausedMs: taken.pausedMs };
+    },
+    snapshotRestore: async ({ machine, snapshot, force = false, start = true, operation }) => {
+      const found = find(machine);
+      const wanted = findSnapshot(found, snapshot);
+      const notes = await makeWay(found, force);
+      await work(found, "restoring", operation, async (control) => {
+        await found.queue.run(() => restoreNow(context, found, wanted, control));
+        if (start && found.record.state === "suspended") await found.resume(control);
+      });
+      return { state: stateOf(found), notes };
+    },
+    snapshotDelete: async ({ machine, snapshot, operation }) => {
+      const found = find(machine);
+      const what = `deleting the snapshot ${snapshot} of`;
+      return { deferred: await work(found, what, operation, (control) => deleteSnapshot(context, found, snapshot, control)) };
+    },
+    snapshotEdit: ({ machine, snapshot, name, note }) => {
+      const found = find(machine);
+      return found.queue.run(async () => {
+        const { id, name: before } = findSnapshot(found, snapshot);
+        if (name !== undefined && name !== before) checkSnapshotName(found, name);
+        await found.commit((draft) => {
+          const edited = draft.snapshots.find((each) => each.id === id);
+          if (edited === undefined) return;
+          if (name !== undefined) edited.name = name;
+          if (note !== undefined) edited.note = note;
+        });
+        return {};
+      });
+    },
+    snapshotClone: async ({ machine, snapshot, name, linked = true, bridge, operation }) => {
+      const source = find(machine);
+      const id = await work(source, "cloning", operation, (control) =>
+        cloneSnapshot(context, source, snapshot, { name, linked, bridge }, control),
+      );
+      context.changed(id);
+      return { id, name: nameOf(id), notes: [] };
+    },
+    diskAttach: async ({ machine, disk, cwd }) => {
+      const given = diskFromText(disk, cwd, store.data.settings.defaultPlacement);
+      return { vdev: given.vdev, live: await attachDisk(context, find(machine), given) };
+    },
+    diskCreate: async ({ machine, disk }) => {
+      const { disk: made, live } = await createDisk(context, find(machine), disk);
+      return { vdev: made.vdev, path: made.source, live };
+    },
+    diskDetach: async ({ machine, vdev, force = false, operation }) => {
+      const found = find(machine);
+      const what = `detaching ${vdev} of`;
+      return { source: await work(found, what, operation, (control) => detachDisk(context, found, vdev, force, control)) };
+    },
+    diskResize: async ({ machine, vdev, size, operation }) => {
+      const found = find(machine);
+      const live = await work(found, `resizing ${vdev} of`, operation, () => resizeDisk(context, found, vdev, size));
+      return { size, live };
+    },
+    imageList: () => imageRows(context, machines),
+  };
+}
+
+type ImageRow = Awaited<ReturnType<MachineFunctions["imageList"]>>[number];
+
+/** The files of the lab, and whose they are. */
+async function imageRows(context: MachineContext, machines: Machines): Promise<ImageRow[]> {
+  const { paths, data } = context.store;
+  const users = new Map<string, Set<string>>();
+  const use = (path: string, user: string) => users.set(path, (users.get(path) ?? new Set()).add(user));
+  for (const { id, config, snapshots, memory } of data.machines) {
+    const user = machines.byId(id).name;
+    const images = [
+      ...config.disks.filter((disk) => context.layers.isOwn(disk.source)).map(({ source, format }) => ({ path: source, format })),
+      ...snapshots.flatMap(({ disks }) => disks.map(({ image, format }) => ({ path: image, format }))),
+    ];
+    for (const image of images) {
+      // An image that cannot be read has only itself.
+      for (const path of await context.layers.chainOf(image).catch(() => [image.path])) use(path, user);
+    }
+    for (const name of [memory, ...snapshots.map((snapshot) => snapshot.memory)]) {
+      if (name !== undefined) use(paths.memoryFile(name), user);
+    }
+  }
+  const rows: ImageRow[] = [];
+  const kinds = [["base", paths.images], ["disk", paths.disks], ["memory", paths.memory]] as const;
+  for (const [kind, folder] of kinds) {
+    for (const name of (await readdir(folder).catch(() => [])).sort()) {
+      const path = join(folder, name);
+      const file = await stat(path).catch(() => undefined);
+      if (!file?.isFile()) continue;
+      rows.push({ path, kind, size: file.blocks * 512, usedBy: [...(users.get(path) ?? [])].sort() });
+    }
+  }
+  return rows;
+}
+
+/** Two machines cannot be told apart by a client that sends nothing. */
+export const UNKNOWN = (what: string): MachineError => new MachineError("failed", what, "see domlab --help");
