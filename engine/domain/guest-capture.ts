@@ -2,7 +2,6 @@
  * A running guest's way into a snapshot, in its own process: its memory is copied while it runs, then it stands still for as
  * long as it takes to copy the rest, and the file is written while it goes on.
  */
-import { z } from "zod";
 import type { ConsoleBackend } from "../device/console/backend.ts";
 import type { Unsaveable } from "../hypervisor/saved-domain.ts";
 import type { GuestMemory, Mapping } from "../memory/guest-memory.ts";
@@ -10,34 +9,9 @@ import { MemoryCapture } from "../snapshot/capture.ts";
 import type { WrittenSnapshot } from "../snapshot/file-writer.ts";
 import type { GuestStateJson } from "../snapshot/guest-state.ts";
 import type { RingRelay, SavedRing } from "../xenstore/relay.ts";
+import { captureCalls } from "./capture-calls.ts";
 import type { KernelCalls } from "./typescript/kernel.ts";
 import type { VcpuRequests } from "./vcpu-requests.ts";
-
-/**
- * What the host asks for, in this order: a table of calls, with the shapes of their arguments and results. After any of them
- * the capture may be given up with goOn and drop.
- */
-export const captureCalls = {
-  prepare: { argument: z.null(), result: z.null() },
-  stop: {
-    /** Numbers of the domains that serve devices. */
-    argument: z.strictObject({ drivers: z.array(z.int().min(0).max(0x7fef)).max(64) }),
-    /** Why the guest cannot be saved, if it cannot. */
-    result: z.strictObject({ problem: z.string().optional() }),
-  },
-  finish: { argument: z.null(), result: z.strictObject({ bytes: z.number() }) },
-  goOn: { argument: z.null(), result: z.null() },
-  write: {
-    /** What the host knows of the guest goes with what is known here. */
-    argument: z.strictObject({ path: z.string().min(1), header: z.record(z.string(), z.unknown()) }),
-    result: z.strictObject({ fileBytes: z.number(), touchedBytes: z.number() }),
-  },
-  drop: { argument: z.null(), result: z.null() },
-} as const;
-
-export type CaptureMethod = keyof typeof captureCalls;
-export type CaptureArgument<Method extends CaptureMethod> = z.infer<(typeof captureCalls)[Method]["argument"]>;
-export type CaptureResult<Method extends CaptureMethod> = z.infer<(typeof captureCalls)[Method]["result"]>;
 
 /** Rounds of copying while the guest runs; each copies what was written during the one before. */
 const ROUNDS = 2;

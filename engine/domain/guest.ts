@@ -1,6 +1,7 @@
 /** The host's side of a guest's process: start it, talk to its console, learn how it ended. */
 import { BuildError, type BuildErrorCode } from "../builder/errors.ts";
 import type { RelayMessage } from "../xenstore/relay.ts";
+import { type CaptureArgument, type CaptureMethod, type CaptureResult, captureCalls } from "./capture-calls.ts";
 import { DomainChild } from "./child.ts";
 import {
   consoleBytes,
@@ -16,7 +17,6 @@ import {
   startAnswer,
 } from "./config.ts";
 import { compiledPath } from "./entry.ts";
-import { type CaptureArgument, type CaptureMethod, type CaptureResult, captureCalls } from "./guest-capture.ts";
 import { CallError } from "./typescript/handle.ts";
 import { callAnswer } from "./typescript/protocol.ts";
 import type { Pause } from "./worker-protocol.ts";
@@ -173,7 +173,7 @@ export class GuestProcess implements DomainHandle {
   }
 
   /**
-   * A step of a capture (guest-capture.ts).
+   * A step of a capture (capture-calls.ts).
    * @throws CallError for what is refused with a remedy; Error when the guest ends first
    */
   async capture<Method extends CaptureMethod>(
