@@ -1,4 +1,4 @@
-import { InputError, oneLine } from "../engine/builder/errors.ts";
+import { InputError, oneLine } from "../engine/errors/input-error.ts";
 
 /** Exit statuses of the command line, besides a guest command's own. */
 export const EXIT_OK = 0;

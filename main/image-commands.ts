@@ -5,7 +5,7 @@ import type { ImageFormat } from "../engine/disk/chain.ts";
 import type { Task } from "../engine/disk/image-tools/files.ts";
 import type { ImageInfo } from "../engine/disk/image-tools/info.ts";
 import type { CheckReport, RepairMode } from "../engine/disk/image-tools/repair.ts";
-import { BadInput, EXIT_CRASHED, EXIT_INTERRUPTED, EXIT_OK } from "./failure.ts";
+import { BadInput, EXIT_CRASHED, EXIT_INTERRUPTED, EXIT_OK, PassedOn } from "./failure.ts";
 import { Progress } from "./progress.ts";
 import { table } from "./table.ts";
 
@@ -71,11 +71,7 @@ function parseFormat(text: string | undefined, option: string): ImageFormat | un
 }
 
 /** Runs something long: a line of progress on a terminal, Ctrl-C stops it cleanly. */
-async function watched<Result>(
-  verb: string,
-  setStatus: (status: number) => void,
-  action: (task: Task) => Promise<Result>,
-): Promise<Result> {
+async function watched<Result>(verb: string, action: (task: Task) => Promise<Result>): Promise<Result> {
   const progress = new Progress(process.stderr);
   const stop = new AbortController();
   const interrupt = () => stop.abort();
@@ -86,7 +82,8 @@ async function watched<Result>(
   try {
     return await action({ signal: stop.signal, progress: show });
   } catch (error) {
-    if (stop.signal.aborted) setStatus(EXIT_INTERRUPTED);
+    // Ctrl-C has its own exit status, as everywhere in this program.
+    if (stop.signal.aborted && error instanceof Error) throw new PassedOn(error.message, EXIT_INTERRUPTED);
     throw error;
   } finally {
     process.off("SIGINT", interrupt);
@@ -178,14 +175,12 @@ async function backingOf(path: string, format: ImageFormat | undefined) {
   return { path: resolve(path), format: layer!.format };
 }
 
-/** "+2G" counts from what the disk has, "-2G" too. */
+/** "+2G" counts from what the disk has. */
 async function wantedSize(path: string, text: string, format: ImageFormat | undefined): Promise<number> {
-  const sign = /^[+-]/.exec(text)?.[0];
-  const amount = parseSize(sign === undefined ? text : text.slice(1));
-  if (sign === undefined) return amount;
+  if (!text.startsWith("+")) return parseSize(text);
+  const more = parseSize(text.slice(1));
   const { followChain } = await import("../engine/disk/chain.ts");
-  const before = followChain(path, format)[0]!.size;
-  return sign === "+" ? before + amount : Math.max(0, before - amount);
+  return followChain(path, format)[0]!.size + more;
 }
 
 /** Adds `image` with its commands. */
@@ -231,7 +226,7 @@ export function addImageCommands(program: Command, { setStatus, print: given }: 
     .option(...json)
     .action(async (path: string, raw: Raw) => {
       const { checkQcow2 } = await import("../engine/disk/image-tools/check.ts");
-      const report = await watched("checking", setStatus, (task) => checkQcow2(path, task));
+      const report = await watched("checking", (task) => checkQcow2(path, task));
       say(raw, report, showCheck(report));
       setStatus(statusOf(report));
     });
@@ -247,7 +242,7 @@ export function addImageCommands(program: Command, { setStatus, print: given }: 
       }
       const mode: RepairMode = raw.leaks ? "leaks" : raw.all ? "all" : "errors";
       const { repairQcow2 } = await import("../engine/disk/image-tools/check.ts");
-      const report = await watched("repairing", setStatus, (task) => repairQcow2(path, mode, task));
+      const report = await watched("repairing", (task) => repairQcow2(path, mode, task));
       const { before, after, dropped } = report;
       const mended = `mended ${before.leaks - after.leaks} leaks and ${before.errors - after.errors} errors`;
       const lost = dropped > 0 ? `, dropped ${dropped} entries` : "";
@@ -255,18 +250,15 @@ export function addImageCommands(program: Command, { setStatus, print: given }: 
       say(raw, report, `${mended}${lost}\n${showCheck(after)}${hint}`);
       setStatus(statusOf(after));
     });
-  addChangingCommands(image, { setStatus, say });
+  addChangingCommands(image, say);
 }
 
 /** The commands that write content. */
-function addChangingCommands(
-  image: Command,
-  { setStatus, say }: { setStatus: (status: number) => void; say: (raw: Raw, value: unknown, text: string) => void },
-): void {
+function addChangingCommands(image: Command, say: (raw: Raw, value: unknown, text: string) => void): void {
   const json = ["--json", "print JSON"] as const;
   image
     .command("resize <file> <size>")
-    .description("Give a disk another size: 20G, +5G, or -1G with --shrink.")
+    .description("Give a disk another size, for example 20G or +5G.")
     .option("--shrink", "make it smaller; refused when there is data behind the new end")
     .option("--format <format>", "raw or qcow2, if it is not to be looked up")
     .option(...json)
@@ -275,7 +267,7 @@ function addChangingCommands(
       const { resizeImage } = await import("../engine/disk/image-tools/resize.ts");
       const bytes = await wantedSize(path, size, format);
       const options = { ...(format && { format }), shrink: raw.shrink ?? false };
-      const result = await watched("resizing", setStatus, (task) => resizeImage(path, bytes, { ...options, ...task }));
+      const result = await watched("resizing", (task) => resizeImage(path, bytes, { ...options, ...task }));
       say(raw, result, `${path}: ${showSize(result.before)} before, ${showSize(result.after)} now\n`);
     });
   image
@@ -292,7 +284,7 @@ function addChangingCommands(
         ...(raw.clusterSize !== undefined && { clusterSize: parseSize(raw.clusterSize, "cluster size") }),
       };
       const { convertImage } = await import("../engine/disk/image-tools/convert.ts");
-      await watched("converting", setStatus, (task) => convertImage(source, target, format, { ...options, ...task }));
+      await watched("converting", (task) => convertImage(source, target, format, { ...options, ...task }));
     });
   image
     .command("rebase <file> [backing]")
@@ -324,7 +316,7 @@ function addChangingCommands(
       .action(async (path: string, raw: Raw) => {
         const { flatten, pullInto } = await import("../engine/disk/image-tools/merge.ts");
         const run = name === "merge" ? pullInto : flatten;
-        const report = await watched(name === "merge" ? "merging" : "flattening", setStatus, (task) => run(path, task));
+        const report = await watched(name === "merge" ? "merging" : "flattening", (task) => run(path, task));
         const behind = report.backing === undefined ? "nothing lies behind it" : `${report.backing} lies behind it`;
         say(raw, report, `${path}: copied ${showSize(report.copied)}; ${behind} now\n`);
       });

@@ -1,4 +1,4 @@
-import { oneLine } from "../engine/builder/errors.ts";
+import { oneLine } from "../engine/errors/input-error.ts";
 
 /**
  * Rows as lines with aligned columns, the first row being the headings. A column of numbers is right-aligned with its heading.

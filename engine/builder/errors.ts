@@ -3,6 +3,7 @@
  *
  * Each message is one line, "cause; remedy", ready to be printed as it is (the CLI ends with status 2).
  */
+import { InputError } from "../errors/input-error.ts";
 
 /** What went wrong, for programs; the message says it for people. */
 export type BuildErrorCode =
@@ -21,29 +22,6 @@ export type BuildErrorCode =
   | "memory-too-large"
   | "command-line-too-long"
   | "bad-command-line";
-
-const LONGEST_MESSAGE = 600;
-
-/** Makes text of unknown origin (file names, output of other programs) safe for one line of a terminal. */
-export function oneLine(text: string): string {
-  // biome-ignore lint/suspicious/noControlCharactersInRegex: control characters are what is being removed
-  const clean = text.replace(/[\u0000-\u001f\u007f-\u009f\u2028\u2029]+/g, " ").trim();
-  return clean.length > LONGEST_MESSAGE ? `${clean.slice(0, LONGEST_MESSAGE)}…` : clean;
-}
-
-/** Base of the family: a cause and a remedy, joined into the one-line message. */
-export class InputError<Code extends string = string> extends Error {
-  readonly code: Code;
-  /** What the user can do about it. */
-  readonly remedy: string;
-
-  constructor(code: Code, what: string, remedy: string, cause?: unknown) {
-    super(oneLine(`${what}; ${remedy}`), cause === undefined ? undefined : { cause });
-    this.name = new.target.name;
-    this.code = code;
-    this.remedy = remedy;
-  }
-}
 
 /** A kernel, initrd, command line or memory size that cannot become a domain. */
 export class BuildError extends InputError<BuildErrorCode> {}

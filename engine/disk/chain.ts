@@ -69,7 +69,8 @@ function openLayer(path: string, format: ImageFormat | undefined): { layer: Chai
     const identity = `${stat.dev}:${stat.ino}`;
     const known = format ?? probe(descriptor, path);
     if (known === "raw") {
-      return { layer: { path, format: known, size: size - (size % 512), header: undefined }, identity };
+      // The rest of a partial last sector reads as zero, as QEMU has it.
+      return { layer: { path, format: known, size: Math.ceil(size / 512) * 512, header: undefined }, identity };
     }
     const header = readHeader(descriptor, path);
     return { layer: { path, format: known, size: header.size, header }, identity };

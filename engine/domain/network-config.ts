@@ -3,7 +3,7 @@
  * interfaces, and what is set for them. Everything here is plain data, checked where it enters a process.
  */
 import { z } from "zod";
-import { InputError } from "../builder/errors.ts";
+import { InputError } from "../errors/input-error.ts";
 
 /** What is wrong with a network, an interface or one of their settings: one line with cause and remedy. */
 export class LabNetworkError extends InputError<"bad-network"> {

@@ -1,6 +1,6 @@
 /** Entry point of a domain process: the host's control channel on one side, the machine on the other. */
 import { createBirpc } from "birpc";
-import { InputError } from "../builder/errors.ts";
+import { InputError } from "../errors/input-error.ts";
 import {
   byteCount,
   consoleBytes,

@@ -21,6 +21,7 @@ import {
   type SavedConnection,
   type SavedNode,
   type SavedStore,
+  STAMP_MAX,
   StoreStateError,
   savedStoreSchema,
   saveValue,
@@ -91,7 +92,7 @@ export function restoreDomain(daemon: Xenstored, id: number, saved: SavedStore, 
   if (!record?.introduced || record.restoring !== undefined) throw new Error(`domain ${id} cannot be restored`);
   const quotas = restoredQuotas(daemon, saved);
   const aliases = new Aliases(id, [...saved.aliases, saved.domain]);
-  daemon.store.passStamp(saved.generation);
+  daemon.store.passStamp(Math.min(saved.generation, STAMP_MAX));
   const transaction = daemon.store.begin(false);
   const own = restoreNodes(transaction, id, saved);
   checkRoom(quotas, own, restoredWatches(aliases, saved.connection), saved.connection?.transactions ?? []);

@@ -4,7 +4,7 @@
  */
 import { z } from "zod";
 import { XS_ABSOLUTE_PATH_MAX, XS_FEATURES, XS_PAYLOAD_MAX } from "../abi/xs-wire.ts";
-import { InputError } from "../builder/errors.ts";
+import { InputError } from "../errors/input-error.ts";
 import { FIRST_RESERVED_DOMAIN } from "./permissions.ts";
 import { encodeValue, MESSAGE_MAX } from "./protocol.ts";
 import { DEFAULT_QUOTAS, type QuotaName } from "./quota.ts";
@@ -21,8 +21,8 @@ const SAVED_REPLIES_MAX = 1024;
 const SAVED_EVENTS_MAX = 1000;
 const SAVED_WATCHES_MAX = 4096;
 const SAVED_TRANSACTIONS_MAX = 1024;
-/** Far above any count of changes, far below the end of whole numbers. */
-const STAMP_MAX = 2 ** 48;
+/** Largest stamp that a file can make a store pass: far above any count of changes, far below the end of numbers. */
+export const STAMP_MAX = 2 ** 48;
 
 const base64 = (bytes: number) => z.base64().max(4 * Math.ceil(bytes / 3));
 const uint32 = z.int().min(0).max(0xffff_ffff);
@@ -81,7 +81,7 @@ export const savedStoreSchema = z.strictObject({
   /** Numbers that it had before, the first one first. */
   aliases: z.array(domid).max(FIRST_RESERVED_DOMAIN),
   /** Stamp of the store's latest change; the guest may remember some of them (DIRECTORY_PART). */
-  generation: z.int().min(0).max(STAMP_MAX),
+  generation: z.int().min(0),
   /** Parents before their children; the home itself is not among them. */
   nodes: z
     .array(savedNodeSchema)

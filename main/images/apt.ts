@@ -2,7 +2,7 @@
 
 import { readdir, stat, statfs } from "node:fs/promises";
 import { join } from "node:path";
-import { oneLine } from "../../engine/builder/errors.ts";
+import { oneLine } from "../../engine/errors/input-error.ts";
 import { cancelled, ImageError, noSpace } from "./errors.ts";
 import { type Finished, type RunOptions, run, runStreaming } from "./run.ts";
 import { readTar, TarError, type TarFile } from "./tar.ts";

@@ -11,7 +11,7 @@ import { delimiter, join } from "node:path";
 import { createInterface } from "node:readline";
 import type { Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
-import { oneLine } from "../../engine/builder/errors.ts";
+import { oneLine } from "../../engine/errors/input-error.ts";
 import type { FetchOptions } from "./apt.ts";
 import { BuildProgress, FILE_SYSTEM_PERCENT } from "./debian-progress.ts";
 import { PACKAGES, ROOT_SIZE, setupScript } from "./debian-recipe.ts";
@@ -122,25 +122,31 @@ function statusOf(child: ChildProcess): Promise<number | null> {
   });
 }
 
+/** A tool and the signal at which it cleans up. */
+interface Tool {
+  readonly child: ChildProcess;
+  readonly politely: NodeJS.Signals;
+}
+
 /**
- * Ends children on the signal: politely, so that mmdebstrap removes its root directory, then for good. They are leaders of their own
- * process groups, so that Ctrl-C in a terminal comes from here only and their children go with them.
+ * Ends tools on the signal: politely, so that mmdebstrap removes its root directory and fakeroot its daemon, then for good. They are
+ * leaders of their own process groups, so that Ctrl-C in a terminal comes from here only and their children go with them.
  */
-function endOnAbort(children: readonly ChildProcess[], signal: AbortSignal | undefined): () => void {
+function endOnAbort(tools: readonly Tool[], signal: AbortSignal | undefined): () => void {
   let timer: NodeJS.Timeout | undefined;
-  const kill = (name: NodeJS.Signals): void => {
-    for (const { pid, exitCode, signalCode } of children) {
-      if (pid === undefined || exitCode !== null || signalCode !== null) continue;
-      try {
-        process.kill(-pid, name);
-      } catch {
-        // It has ended meanwhile.
-      }
+  const kill = ({ child }: Tool, name: NodeJS.Signals): void => {
+    if (child.pid === undefined || child.exitCode !== null || child.signalCode !== null) return;
+    try {
+      process.kill(-child.pid, name);
+    } catch {
+      // It has ended meanwhile.
     }
   };
   const abort = (): void => {
-    kill("SIGTERM");
-    timer = setTimeout(() => kill("SIGKILL"), CLEAN_UP_MS);
+    for (const tool of tools) kill(tool, tool.politely);
+    timer = setTimeout(() => {
+      for (const tool of tools) kill(tool, "SIGKILL");
+    }, CLEAN_UP_MS);
   };
   signal?.addEventListener("abort", abort, { once: true });
   if (signal?.aborted === true) abort();
@@ -150,8 +156,12 @@ function endOnAbort(children: readonly ChildProcess[], signal: AbortSignal | und
   };
 }
 
-/** Unpacks standard input into a tree and makes the file system of it, in one go for fakeroot's sake. */
-const WRITE_ROOT = `tar --extract --directory="$1" --numeric-owner --preserve-permissions --xattrs --xattrs-include='*' &&
+/**
+ * Unpacks standard input into a tree and makes the file system of it, in one go for fakeroot's sake. Extended attributes are left out:
+ * fakeroot loses the type of files that have some. Debian's only one is ping's capability, which the kernel's
+ * net.ipv4.ping_group_range, as systemd sets it, makes needless.
+ */
+const WRITE_ROOT = `tar --extract --directory="$1" --numeric-owner --preserve-permissions &&
 exec mke2fs -q -F -t ext4 -L debian-root -m 1 -E lazy_itable_init=0,lazy_journal_init=0,root_owner=0:0 -d "$1" "$2"`;
 
 interface RootBuild {
@@ -207,7 +217,12 @@ export async function buildRoot(build: RootBuild, options: FetchOptions): Promis
     ...start,
     stdio: ["pipe", "ignore", "pipe"],
   });
-  const release = endOnAbort([bootstrap, write], options.signal);
+  const tools: Tool[] = [
+    { child: bootstrap, politely: "SIGTERM" },
+    // fakeroot has no trap for SIGTERM.
+    { child: write, politely: "SIGINT" },
+  ];
+  const release = endOnAbort(tools, options.signal);
   try {
     await finish(bootstrap, write, work, options);
   } finally {

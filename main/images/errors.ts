@@ -1,6 +1,7 @@
 /** Errors of getting a guest image; the same one-line family as the builder's. */
 
-import { errnoOf, InputError, oneLine } from "../../engine/builder/errors.ts";
+import { errnoOf } from "../../engine/builder/errors.ts";
+import { InputError, oneLine } from "../../engine/errors/input-error.ts";
 
 export type ImageErrorCode =
   | "unknown-image"

@@ -15,6 +15,7 @@ const MOST_TWINS = 1000;
 export interface ServedLab {
   /** The name wanted, or that with a number while another lab has it. */
   readonly name: string;
+  readonly sockets: LabSockets;
   /** Ends all connections and removes the sockets. */
   close(): Promise<void>;
 }
@@ -37,9 +38,10 @@ async function serve(
   xenstore: Xenstored,
   functions: ControlFunctions,
   sockets: LabSockets,
+  onClients: ((clients: number) => void) | undefined,
 ): Promise<(() => Promise<void>) | undefined> {
   try {
-    const control = await serveControl(functions, sockets.control);
+    const control = await serveControl(functions, sockets.control, onClients);
     try {
       const store = await serveXenstoreSocket(xenstore, sockets.xenstore);
       return async () => {
@@ -64,6 +66,7 @@ async function serve(
 /**
  * Makes a lab reachable as `name`, or `name-2` and so on while others of that name run.
  * @param functions what it offers, given the name it got
+ * @param onClients called when the number of control connections has changed
  * @throws BadInput for a runtime folder that cannot be used
  */
 export async function serveLab(
@@ -71,6 +74,7 @@ export async function serveLab(
   name: string,
   xenstore: Xenstored,
   functions: (name: string) => ControlFunctions,
+  onClients?: (clients: number) => void,
 ): Promise<ServedLab> {
   openRuntimeFolder(root);
   await sweep(root);
@@ -78,13 +82,14 @@ export async function serveLab(
     const own = twin === 1 ? name : `${name}-${twin}`;
     if (await isTaken(root, own)) continue;
     const sockets = labSockets(root, own);
-    const stop = await serve(xenstore, functions(own), sockets);
+    const stop = await serve(xenstore, functions(own), sockets, onClients);
     if (stop === undefined) continue;
     // A process that leaves in a hurry removes its files all the same.
     const onExit = () => removeFiles(sockets);
     process.on("exit", onExit);
     return {
       name: own,
+      sockets,
       async close() {
         process.removeListener("exit", onExit);
         await stop();

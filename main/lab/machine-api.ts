@@ -79,9 +79,7 @@ const machineDetails = machineSummary.extend({
   consoleLog: z.string(),
   hypervisorLog: z.string(),
   crashReport: z.string().optional(),
-  statistics: z
-    .object({ instructions: z.number(), busySeconds: z.number(), residentBytes: z.number() })
-    .optional(),
+  statistics: z.object({ instructions: z.number(), busySeconds: z.number(), residentBytes: z.number() }).optional(),
 });
 export type MachineDetails = z.infer<typeof machineDetails>;
 
@@ -360,7 +358,7 @@ const labRows = {
       z.object({
         path: z.string(),
         /** "base" of an image, "disk" of a machine, "memory" of a snapshot. */
-        kind: z.enum(["base", "disk", "memory", "catalogue"]),
+        kind: z.enum(["base", "disk", "memory"]),
         size: bytes,
         usedBy: z.array(z.string()),
       }),
@@ -369,7 +367,10 @@ const labRows = {
   operationList: { parameters: nothing, result: z.array(operationRow) },
   operationCancel: { parameters: z.strictObject({ operation: name }), result: z.object({ cancelled: z.boolean() }) },
   /** Replaces what this connection is told. */
-  subscribe: { parameters: z.strictObject({ topics: z.array(z.enum(["machines", "operations", "log"])) }), result: nothing },
+  subscribe: {
+    parameters: z.strictObject({ topics: z.array(z.enum(["machines", "operations", "log"])) }),
+    result: nothing,
+  },
 } as const;
 
 const consoleRows = {
@@ -390,12 +391,24 @@ const consoleRows = {
   },
   /** The size of the terminal that shows the console. */
   consoleResize: {
-    parameters: z.strictObject({ machine: name, columns: z.int().min(1).max(10_000), rows: z.int().min(1).max(10_000) }),
+    parameters: z.strictObject({
+      machine: name,
+      columns: z.int().min(1).max(10_000),
+      rows: z.int().min(1).max(10_000),
+    }),
     result: nothing,
   },
   /** What was printed, watched or not: at most 1 MiB from `offset`, which may lie before what is kept. */
   consoleLog: {
-    parameters: z.strictObject({ machine: name, offset: bytes.optional(), bytes: z.int().min(1).max(1 << 20).optional() }),
+    parameters: z.strictObject({
+      machine: name,
+      offset: bytes.optional(),
+      bytes: z
+        .int()
+        .min(1)
+        .max(1 << 20)
+        .optional(),
+    }),
     result: z.object({ offset: bytes, data: z.base64(), end: bytes }),
   },
 } as const;

@@ -28,7 +28,10 @@ export type LabVif = z.infer<typeof vif>;
 
 export const networkApi = {
   /** An interface in xl's syntax. */
-  networkAttach: { parameters: z.strictObject({ vif: text, machine }), result: z.object({ name: z.string(), mac: z.string() }) },
+  networkAttach: {
+    parameters: z.strictObject({ vif: text, machine }),
+    result: z.object({ name: z.string(), mac: z.string() }),
+  },
   /** An interface by its number in the guest, its name or its address. */
   networkDetach: { parameters: z.strictObject({ vif: target, force: z.boolean(), machine }), result: nothing },
   networkList: { parameters: nothing, result: z.array(vif) },

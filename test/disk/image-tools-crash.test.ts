@@ -64,9 +64,9 @@ async function killedAfter(process: ChildProcess, milliseconds: number): Promise
 }
 
 beforeAll(() => {
-  execFileSync("npx", ["tsc", "-p", "tsconfig.build.json"], { stdio: "ignore" });
-  expect(existsSync(new URL("merge.js", builtModules))).toBe(true);
-}, 120_000);
+  // `npm test` builds before it tests.
+  expect(existsSync(new URL("merge.js", builtModules)), "npm run build first").toBe(true);
+});
 
 async function chain(folder: string): Promise<{ top: string; content: Buffer }> {
   const [base, middle, top] = ["base", "middle", "top"].map((name) => join(folder, name)) as [string, string, string];
@@ -165,7 +165,7 @@ describe.runIf(hasQemu)("a full disk", () => {
       "no-space",
     );
     await createRaw(join(small, "sparse"), MiB);
-    expect(await refusal(() => resizeImage(image, 2 ** 44))).toBe("no-space");
+    expect(await refusal(() => resizeImage(image, 2 ** 40))).toBe("no-space");
     expect(imageInfo(image)[0]?.virtualSize).toBe(16 * MiB);
     expect(qemuCheck(image)).toBe("clean");
     expect(readdirSync(small).sort()).toEqual(["fill", "sparse", "top"]);

@@ -199,6 +199,7 @@ describe.runIf(hasQemu)("check and repair", () => {
     expect((await repairQcow2(path, "errors")).after.state).toBe("clean");
     expect(qemuCheck(path)).toBe("clean");
     expect(qemuImg("info", path)).toContain("changes");
+    qemuImg("bitmap", "--remove", path, "changes");
     qemuImg("snapshot", "-a", "one", path);
     expect(
       contentOf(path)

@@ -258,4 +258,35 @@ describe.runIf(RUNS)("TypeScript domains on a switch", () => {
     ).rejects.toThrow(/forwards no ports; /);
     expect(lab.host.vifs.list().length).toBe(2);
   });
+
+  it("gives a held domain nothing, and takes nothing of it", async () => {
+    const { a, b } = await pair();
+    await exchange(a, b, 1, 200);
+    const { vifs } = lab.host;
+    await vifs.hold(b.id);
+    const heard = a.call<Tally>("tally", { handle: 0, count: 1, ms: 300 });
+    await a.call("blast", { handle: 0, to: B, count: 20, size: 200 });
+    await b.call("blast", { handle: 0, to: "00163e00000a", count: 20, size: 200 });
+    // Longer than anything waits in a backlog.
+    expect(await b.call<Tally>("tally", { handle: 0, count: 1, ms: 300 })).toMatchObject({ frames: 0 });
+    expect(await heard).toMatchObject({ frames: 0 });
+    const late = a.call<Tally>("tally", { handle: 0, count: 20, ms: 5000 });
+    await vifs.release(b.id);
+    expect(await late).toMatchObject({ frames: 20, missing: 0, backwards: 0, damaged: 0 });
+    await exchange(a, b, 1, 200);
+  });
+
+  it("says when the network domain was started anew under a hold", async () => {
+    const { a, b } = await pair();
+    const network = await lab.host.networkDomain();
+    const { pid } = network;
+    await lab.host.vifs.hold(b.id);
+    process.kill(pid, "SIGKILL");
+    await expect(lab.host.vifs.release(b.id)).rejects.toThrow("the network domain was started anew");
+    await eventually("another process", () => network.pid !== pid);
+    await exchange(a, b, 1, 200);
+    await lab.host.vifs.hold(b.id);
+    await b.handle.kill();
+    await eventually("a held domain's interface goes with it", () => lab.host.vifs.list(b.id).length === 0, 8000);
+  });
 });

@@ -51,7 +51,7 @@ describe("a hostile saved store", () => {
     ["domain 0", () => ({ ...sample(), domain: 0 })],
     ["a reserved domain", () => ({ ...sample(), domain: 0x7ff0 })],
     ["a former domain 0", () => ({ ...sample(), aliases: [0] })],
-    ["a stamp at the end of numbers", () => ({ ...sample(), generation: Number.MAX_SAFE_INTEGER })],
+    ["a stamp beyond numbers", () => ({ ...sample(), generation: Number.MAX_SAFE_INTEGER + 1 })],
     ["unknown features", () => ({ ...sample(), features: 8 })],
     ["an unknown quota", () => ({ ...sample(), quotas: { other: 1 } })],
     ["a negative quota", () => ({ ...sample(), quotas: { nodes: -1 } })],
@@ -116,6 +116,17 @@ describe("a hostile saved store", () => {
     const generous = lab();
     generous.quotas.nodes = 0;
     expect(attempt(raised, generous).error).toBeUndefined();
+  });
+
+  it("does not use up the store's stamps", () => {
+    const { daemon, error } = attempt({ ...sample(), generation: Number.MAX_SAFE_INTEGER });
+    expect(error).toBeUndefined();
+    const before = daemon.store.latest;
+    for (let i = 1; i <= 10; i++) {
+      daemon.toolstack.write("/x", "");
+      expect(daemon.store.latest).toBe(before + i);
+    }
+    expect(attempt(daemon.saveDomain(8)).error).toBeUndefined();
   });
 
   it("fails its own connection only, with what it says the guest has sent", () => {

@@ -25,7 +25,7 @@ import { promisify } from "node:util";
 import koffi from "koffi";
 import { DiskError, errnoName, errnoOf } from "../errors.ts";
 
-/** How a long operation is watched and stopped. `done` and `total` are bytes. */
+/** How a long operation is watched and stopped. `done` of `total` bytes, or of tables where no data is moved. */
 export interface Task {
   readonly progress?: (state: { readonly done: number; readonly total: number }) => void;
   readonly signal?: AbortSignal;

@@ -125,7 +125,10 @@ async function clearBehindEnd(chain: OpenChain, editor: Qcow2Editor, size: numbe
   const end = Math.ceil(size / clusterSize);
   const clustersBehind = Math.min(end, Math.ceil(behind / clusterSize));
   for (let index = from; index < end; index++) {
-    if ((index - from) % 65_536 === 0) await step(task, index - from, end - from);
+    if ((index - from) % 65_536 === 0) {
+      await step(task, index - from, end - from);
+      await editor.flush();
+    }
     if (index < clustersBehind) await editor.putZero(index);
     else if (editor.l2(Math.floor(index / editor.entriesPerL2)) === undefined) {
       index += editor.entriesPerL2 - (index % editor.entriesPerL2) - 1;

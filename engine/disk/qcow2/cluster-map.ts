@@ -74,8 +74,13 @@ export class ClusterMap {
     this.cache = new TableCache(Math.max(4, tables), header.clusterSize);
   }
 
+  /** Takes what the journal of an image that is only read holds for the file's. */
   override(records: readonly JournalRecord[]): void {
     for (const record of records) {
+      if (record.isWithin(this.header.l1Offset, this.l1Size)) {
+        record.apply(this.l1.view, this.header.l1Offset);
+        continue;
+      }
       const table = record.entryOffset - (record.entryOffset % this.#clusterSize);
       const list = this.#overrides.get(table);
       if (list) list.push(record);

@@ -1,7 +1,7 @@
 /**
- * The journal of an image that is being written: L2 entries that are not in their tables yet.
+ * The journal of an image that is being written: entries of L1 and L2 tables that are not in the file yet.
  *
- * An L2 entry may only reach the disk after the data it names, so it is kept in memory until the guest flushes. What the
+ * An entry may only reach the disk after the data it names, so it is kept in memory until the guest flushes. What the
  * guest has been told is written must survive the end of this process, though, for the guest may go on with the next one.
  * So each new entry is noted in the journal, which lies in the host's page cache like the data itself. The journal is not
  * for power failures: the page cache may have reached the disk in any order. It names the host's boot, and one of another
@@ -41,6 +41,11 @@ export class JournalRecord {
     this.high = high;
     this.low = low;
     this.step = step;
+  }
+
+  /** Whether it changes entries of a table of `entries` that lies at `tableOffset`, and no others. */
+  isWithin(tableOffset: number, entries: number): boolean {
+    return this.entryOffset >= tableOffset && this.entryOffset + this.count * 8 <= tableOffset + entries * 8;
   }
 
   /** Enters it into a table that lies at `tableOffset` in the file. */

@@ -91,18 +91,25 @@ class ReferenceCount {
 /** Enters what the journal holds into the tables. Records for anything but a table in use are left out. */
 function replay(file: ImageFile, header: Qcow2Header, l1: MemoryView, records: readonly JournalRecord[]): void {
   const tables = new Set<number>();
-  for (let i = 0; i < header.l1Size; i++) {
-    tables.add(entryOffset(l1.view.getUint32(i * 8), l1.view.getUint32(i * 8 + 4)));
-  }
-  tables.delete(0);
+  const addTables = (first: number, count: number): void => {
+    for (let i = first; i < first + count; i++) {
+      tables.add(entryOffset(l1.view.getUint32(i * 8), l1.view.getUint32(i * 8 + 4)));
+    }
+    tables.delete(0);
+  };
+  addTables(0, header.l1Size);
   const entries = hostBuffer(header.clusterSize);
   // The data before the tables that name it, as always.
   checked(file, file.sync());
   for (const record of records) {
-    const table = record.entryOffset - (record.entryOffset % header.clusterSize);
-    if (!tables.has(table) || table >= file.end) continue;
-    record.apply(entries.view, record.entryOffset);
-    checked(file, file.writeBytes(record.entryOffset, entries, 0, record.count * 8));
+    const { entryOffset: at, count } = record;
+    const table = at - (at % header.clusterSize);
+    if (record.isWithin(header.l1Offset, header.l1Size)) {
+      record.apply(l1.view, header.l1Offset);
+      addTables((at - header.l1Offset) / 8, count);
+    } else if (!tables.has(table) || table >= file.end) continue;
+    record.apply(entries.view, at);
+    checked(file, file.writeBytes(at, entries, 0, count * 8));
   }
   checked(file, file.sync());
 }

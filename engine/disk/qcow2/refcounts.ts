@@ -18,6 +18,8 @@ const { EFBIG, EIO } = constants.errno;
 /** Bytes of clusters taken at once. */
 const BATCH = 4 << 20;
 const MOST_CACHED = 16 << 20;
+/** Bytes behind the end of the file that may be counted as used: batches of writers that were killed. */
+const SLACK = 64 << 20;
 
 /** Where a new refcount table lies, for the header. */
 export interface RefcountTablePlace {
@@ -153,6 +155,7 @@ export class Refcounts {
   #reserve(most: number): number {
     const first = this.#findRun(1, most, true);
     if (first < 0) return first;
+    if (this.#isFarOut(first)) return -EIO;
     const status = this.setRange(first, this.granted, 1);
     if (status < 0) return status;
     this.#reserved = first;
@@ -269,6 +272,11 @@ export class Refcounts {
     return index;
   }
 
+  /** No writer has come this far behind the end of the file: the refcounts are made up. */
+  #isFarOut(cluster: number): boolean {
+    return cluster * this.#clusterSize > this.#file.end + SLACK + 2 * this.#perBlock * this.#clusterSize;
+  }
+
   #blocksFor(payload: number): number {
     let blocks = 1;
     while (blocks * this.#perBlock < blocks + payload) blocks = Math.ceil((blocks + payload) / this.#perBlock);
@@ -283,6 +291,7 @@ export class Refcounts {
       if (status < 0) return status;
     }
     const index = this.#behindAll();
+    if (this.#isFarOut(index * this.#perBlock)) return -EIO;
     const status = this.#writeBlocks(index, blocks, count);
     if (status < 0) return status;
     const entered = this.#enterBlocks(index, blocks);
@@ -292,6 +301,7 @@ export class Refcounts {
   /** A larger refcount table, behind all that is counted so far, with the blocks that count it. */
   #growTable(entries: number): number {
     const index = this.#behindAll();
+    if (this.#isFarOut(index * this.#perBlock)) return -EIO;
     // Its own blocks, and half as much again, so that growing stays rare.
     let clusters = Math.ceil(((entries + 2) * 12) / this.#clusterSize);
     clusters = Math.max(clusters, this.#tableClusters + 1);

@@ -1,9 +1,9 @@
 /**
  * The metadata of an image that is being written, and the order in which it reaches the disk.
  *
- * In memory: changed L2 tables, and clusters that were given up. In the file at once: refcounts (before any reference), the L1
- * table, and in the journal what the L2 tables lack. A flush makes data and refcounts durable, then writes the L2 tables and
- * makes them durable, then drops the refcounts of what was given up. So at any moment
+ * In memory: changed entries of L1 and L2 tables, and clusters that were given up. In the file at once: refcounts (before any
+ * reference), new L2 tables without entries, and in the journal what the tables lack. A flush makes all of that durable, then
+ * writes the tables and makes them durable, then drops the refcounts of what was given up. So at any moment
  * - a power failure leaves tables that name only durable data with durable refcounts,
  * - the end of this process loses nothing that was written: the next one finds it through the journal,
  * - in both cases refcounts can only be too high, and the dirty bit says so: opening counts again.
@@ -78,6 +78,9 @@ export class WriteSession {
   readonly #log: (line: string) => void;
   readonly #boot: Uint8Array | undefined;
   readonly #changed = new Set<CachedTable>();
+  /** Bytes of the L1 table that differ from the file. */
+  #l1From = Number.POSITIVE_INFINITY;
+  #l1To = 0;
   #header: Qcow2Header;
   #journal: Journal | undefined;
   /** The header says, or may say, that the image is in use. */
@@ -133,7 +136,7 @@ export class WriteSession {
       });
       if (status < 0) return status;
       const journal = this.#boot ? this.#makeJournal(this.#boot) : 0;
-      if (journal < 0) return journal;
+      if (journal < 0) return journal === -EIO ? this.corrupted("refcounts") : journal;
     }
     this.#begun = true;
     return 0;
@@ -183,12 +186,8 @@ export class WriteSession {
     const cluster = this.refcounts.allocate(1);
     if (cluster < 0) return cluster === -EIO ? this.corrupted("refcounts") : cluster;
     const offset = cluster * this.#clusterSize;
-    const fresh = offset >= this.file.end;
     const contents = shared?.memory ?? hostBuffer(this.#clusterSize);
     let status = this.file.writeBytes(offset, contents, 0, this.#clusterSize);
-    // Behind the end of the file there is nothing old that a power failure could leave in a table's place, and the dirty
-    // bit covers its refcount.
-    if (status >= 0 && !(fresh && !shared && this.#header.version === 3)) status = this.file.sync();
     if (status >= 0) status = this.#enterTable(index, offset);
     if (status < 0) {
       this.refcounts.giveBack(cluster, 1);
@@ -202,27 +201,31 @@ export class WriteSession {
     return table ?? this.corrupted("an L1 entry");
   }
 
+  /** Names a new L2 table in the L1 table. */
   #enterTable(index: number, offset: number): number {
-    const { l1 } = this.map;
-    const high = l1.view.getUint32(index * 8);
-    const low = l1.view.getUint32(index * 8 + 4);
-    l1.view.setUint32(index * 8, entryHigh(offset, true));
-    l1.view.setUint32(index * 8 + 4, entryLow(offset));
-    const status = this.file.writeBytes(this.#header.l1Offset + index * 8, l1, index * 8, 8);
-    if (status < 0) {
-      l1.view.setUint32(index * 8, high);
-      l1.view.setUint32(index * 8 + 4, low);
-    }
-    return status;
+    const at = index * 8;
+    const high = entryHigh(offset, true);
+    const low = entryLow(offset);
+    const noted = this.#note(this.#header.l1Offset + at, 1, high, low, 0);
+    if (noted < 0) return noted;
+    setEntries(this.map.l1.view, at, 1, high, low, 0);
+    this.#l1From = Math.min(this.#l1From, at);
+    this.#l1To = Math.max(this.#l1To, at + 8);
+    return 0;
   }
 
-  /** Sets `count` entries of a table from byte `at`, the first to high/low, each `step` above the one before. */
-  setEntries(table: CachedTable, at: number, count: number, high: number, low: number, step: number): number {
+  /** Notes entries in the journal, so that they outlive this process. */
+  #note(entryOffset: number, count: number, high: number, low: number, step: number): number {
     if (this.#journal?.full) {
       const status = this.flush();
       if (status < 0) return status;
     }
-    const noted = this.#journal?.append(table.offset + at, count, high, low, step) ?? 0;
+    return this.#journal?.append(entryOffset, count, high, low, step) ?? 0;
+  }
+
+  /** Sets `count` entries of a table from byte `at`, the first to high/low, each `step` above the one before. */
+  setEntries(table: CachedTable, at: number, count: number, high: number, low: number, step: number): number {
+    const noted = this.#note(table.offset + at, count, high, low, step);
     if (noted < 0) return noted;
     setEntries(table.memory.view, at, count, high, low, step);
     table.soil(at, at + count * 8);
@@ -232,7 +235,8 @@ export class WriteSession {
 
   /** After an operation: what no journal holds is made durable at once. */
   settle(): number {
-    if (this.#begun && !this.#journal && this.#changed.size > 0) return this.flush();
+    const hasChanges = this.#changed.size > 0 || this.#l1To > 0;
+    if (this.#begun && !this.#journal && hasChanges) return this.flush();
     return this.#freedClusters * this.#clusterSize > MOST_FREED ? this.flush() : 0;
   }
 
@@ -254,10 +258,18 @@ export class WriteSession {
       const status = this.file.writeBytes(table.offset + dirtyFrom, table.memory, dirtyFrom, dirtyTo - dirtyFrom);
       if (status < 0) return status;
     }
+    if (this.#l1To > 0) {
+      const { l1 } = this.map;
+      const from = this.#l1From;
+      const status = this.file.writeBytes(this.#header.l1Offset + from, l1, from, this.#l1To - from);
+      if (status < 0) return status;
+    }
     const named = this.file.sync();
     if (named < 0) return named;
     for (const table of this.#changed) table.clean();
     this.#changed.clear();
+    this.#l1From = Number.POSITIVE_INFINITY;
+    this.#l1To = 0;
     if (this.#journal && !this.#journal.empty) {
       const status = this.#journal.restart();
       if (status < 0) return status;
@@ -271,7 +283,10 @@ export class WriteSession {
     this.#freedClusters = 0;
     for (let i = 0; i < freed.length; i += 2) {
       const status = this.#dropRange(freed[i]!, freed[i + 1]!);
-      if (status < 0) return status;
+      if (status >= 0) continue;
+      // The rest waits for the next flush. What is left of this run may be a leak: an image of a disk in trouble.
+      for (let rest = i + 2; rest < freed.length; rest += 2) this.free(freed[rest]!, freed[rest + 1]!);
+      return status;
     }
     return 0;
   }

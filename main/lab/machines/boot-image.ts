@@ -1,19 +1,13 @@
 /** What a machine boots: kernel, initial RAM disk and command line, its own or an image's. */
+import { dirname, sep } from "node:path";
 import type { GuestConfig } from "../../../engine/domain/host.ts";
-import { openImage } from "../../images/catalogue.ts";
-import { writeSessionArchive } from "../../images/debian-shell.ts";
+import { type GuestImage, openImage, type RootImage } from "../../images/catalogue.ts";
+import { keepDebian, openDebian, prepareDebian } from "../../images/debian.ts";
 import type { DeepReadonly, LabData, MachineConfig } from "../store/schema.ts";
 import { MachineError } from "./errors.ts";
 
 /** Command line of a kernel that comes without one: its log on the Xen console. */
 const PLAIN_COMMAND_LINE = "console=hvc0";
-
-/** The file that machines of an image have their root disks over. */
-export interface RootImage {
-  readonly path: string;
-  readonly format: "raw" | "qcow2";
-  readonly virtualSize: number;
-}
 
 export interface Boot {
   readonly image: GuestConfig["image"];
@@ -24,6 +18,8 @@ export interface Boot {
 export interface BootOptions {
   readonly signal?: AbortSignal;
   readonly progress?: (text: string) => void;
+  /** Files of the machine's root disk, nearest first. */
+  readonly chain?: readonly string[];
   /** The terminal that shows the console. */
   readonly terminal?: { readonly rows: number; readonly columns: number } | undefined;
 }
@@ -32,7 +28,7 @@ export interface BootOptions {
 export interface BootImages {
   /** @throws ImageError, MachineError: one line with cause and remedy */
   boot(config: DeepReadonly<MachineConfig>, options: BootOptions): Promise<Boot>;
-  /** The image's root disk; undefined for one that has none. @throws ImageError */
+  /** The image's root disk, in the lab's own folder; undefined for one that has none. @throws ImageError */
   rootImage(config: DeepReadonly<MachineConfig>, options: BootOptions): Promise<RootImage | undefined>;
 }
 
@@ -49,28 +45,36 @@ type Archive = Uint8Array<ArrayBuffer>;
 /** The kernel argument by which systemd takes the machine's name as the host's; other inits leave it alone. */
 const hostArgument = (name: string): string => `systemd.hostname=${name.replace(/[^A-Za-z0-9-]+/g, "-")}`;
 
+/** The image whose root disk lies in a folder below the lab's images/. */
+async function keptImage(folder: string, chain: readonly string[]): Promise<GuestImage | undefined> {
+  const base = chain.find((path) => path.startsWith(folder + sep));
+  return base === undefined ? undefined : await openDebian(dirname(base));
+}
+
 export class CatalogueImages implements BootImages {
   private readonly own: () => DeepReadonly<LabData>["images"];
-  private readonly debianRoot: ((options: BootOptions) => Promise<RootImage>) | undefined;
+  private readonly folder: string;
 
   /**
    * @param own images that the lab's user has added
-   * @param debianRoot makes the root disk of the image "debian"
+   * @param folder the lab's images/: root disks that machines lie over are kept there, with their kernels
    */
-  constructor(own: () => DeepReadonly<LabData>["images"], debianRoot?: (options: BootOptions) => Promise<RootImage>) {
+  constructor(own: () => DeepReadonly<LabData>["images"], folder: string) {
     this.own = own;
-    this.debianRoot = debianRoot;
+    this.folder = folder;
   }
 
-  private async open(name: string, { signal, progress, terminal }: BootOptions): Promise<OpenedImage> {
+  private async open(name: string, { signal, progress, terminal, chain = [] }: BootOptions): Promise<OpenedImage> {
     const own = this.own().find((image) => image.name === name);
     if (own !== undefined) {
       const { kernel, initrd, commandLine } = own;
       return { kernel, initrd: initrd === undefined ? [] : [{ path: initrd }], commandLine, prompt: undefined };
     }
-    const image = await openImage(name, { ...(signal && { signal }), ...(progress && { progress }) });
+    // A machine keeps the kernel that its root disk has the modules of, whatever the catalogue has now.
+    const kept = await keptImage(this.folder, chain);
+    const image = kept ?? (await openImage(name, { ...(signal && { signal }), ...(progress && { progress }) }));
     const archives: GuestConfig["image"]["initrd"] = [{ bytes: image.initramfs as Archive }];
-    const session = terminal && writeSessionArchive({ terminal: { type: "xterm-256color", ...terminal } });
+    const session = terminal && image.sessionArchive({ terminal: { type: "xterm-256color", ...terminal } });
     if (session) archives.push({ bytes: session as Archive });
     const { kernel, commandLine, prompt } = image;
     return { kernel, initrd: archives, commandLine, prompt };
@@ -81,7 +85,11 @@ export class CatalogueImages implements BootImages {
     const image = bringsAll || config.image === null ? undefined : await this.open(config.image, options);
     const kernel = config.kernel ?? image?.kernel;
     if (kernel === undefined) {
-      throw new MachineError("failed", `${config.name} has neither a kernel nor an image`, "set one: domlab set image=…");
+      throw new MachineError(
+        "failed",
+        `${config.name} has neither a kernel nor an image`,
+        "set one: domlab set image=…",
+      );
     }
     const initrd = config.initrd === undefined ? (image?.initrd ?? []) : [{ path: config.initrd }];
     const base = config.commandLine ?? image?.commandLine ?? PLAIN_COMMAND_LINE;
@@ -91,6 +99,9 @@ export class CatalogueImages implements BootImages {
   }
 
   async rootImage(config: DeepReadonly<MachineConfig>, options: BootOptions): Promise<RootImage | undefined> {
-    return config.image === "debian" ? await this.debianRoot?.(options) : undefined;
+    const { signal, progress } = options;
+    if (config.image !== "debian" || this.own().some(({ name }) => name === "debian")) return undefined;
+    const image = await prepareDebian({ ...(signal && { signal }), ...(progress && { progress }) });
+    return (await keepDebian(image, this.folder, signal)).root;
   }
 }

@@ -1,4 +1,5 @@
 /** New machines from old ones: copies, and linked ones that share the layers of the original. */
+import { sep } from "node:path";
 import { formatMac, randomMac } from "../../../engine/network/address.ts";
 import { checkName } from "../store/names.ts";
 import type { DeepReadonly, MachineConfig, MachineRecord } from "../store/schema.ts";
@@ -49,7 +50,8 @@ async function copyImages(
       const step = `copying ${vdev}`;
       control.step(step);
       const progress = (done: number, total: number) => control.step(step, done, total);
-      await images.copy(image, path, { signal: control.signal, progress });
+      const isBase = (file: string) => file.startsWith(store.paths.images + sep);
+      await images.copy(image, path, { signal: control.signal, progress }, isBase);
       made.push({ vdev, frozen: { path: image.path, format }, path });
     }
     return made;
@@ -84,7 +86,10 @@ export function cloneMachine(
     let made: NewLayer[] = [];
     let own: NewLayer[] = [];
     try {
-      await layers.claim(owner, bases.map(({ image }) => image));
+      await layers.claim(
+        owner,
+        bases.map(({ image }) => image),
+      );
       made = wish.linked
         ? await makeLayers(context, wish.name, bases)
         : await copyImages(context, wish.name, bases, control);
@@ -161,7 +166,10 @@ export function cloneSnapshot(
     const owner = `clone ${record.id}`;
     let made: NewLayer[] = [];
     try {
-      await layers.claim(owner, bases.map(({ image }) => image));
+      await layers.claim(
+        owner,
+        bases.map(({ image }) => image),
+      );
       made = wish.linked
         ? await makeLayers(context, wish.name, bases)
         : await copyImages(context, wish.name, bases, control);

@@ -1,5 +1,5 @@
 /** What can be wrong with a wish about a machine: one line with cause and remedy. */
-import { InputError } from "../../../engine/builder/errors.ts";
+import { InputError } from "../../../engine/errors/input-error.ts";
 import type { MachineState } from "../machine-api.ts";
 
 /** What went wrong, for programs; the message says it for people. */

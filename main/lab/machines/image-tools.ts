@@ -32,8 +32,11 @@ export interface ImageTools {
   overlay(path: string, backing: ImageFile, size?: number): Promise<void>;
   /** What a backend opens: the image with all behind it. @throws DiskError naming the layer that is missing */
   spec(image: ImageFile, options: { readOnly: boolean; discard: boolean }): Promise<StoreSpec>;
-  /** An independent qcow2 image of what a guest sees. @throws DiskError; nothing is left of one that failed */
-  copy(image: ImageFile, target: string, run: LongRun): Promise<void>;
+  /**
+   * A qcow2 image of its own with what a guest sees. A base image at the bottom of the chain (for which `isBase` says so)
+   * stays behind the copy too. @throws DiskError; nothing is left of one that failed
+   */
+  copy(image: ImageFile, target: string, run: LongRun, isBase?: (path: string) => boolean): Promise<void>;
   /**
    * Copies what a qcow2 image lacks of its backing image into it and puts it on that one's own backing image. Its content is
    * the same wherever this ends. @throws DiskError

@@ -1,7 +1,8 @@
 /** The image tools of engine/disk, as machines use them. */
-import { chainSpec } from "../../../engine/disk/chain.ts";
+import { rm } from "node:fs/promises";
+import { chainSpec, followChain } from "../../../engine/disk/chain.ts";
 import { recover } from "../../../engine/disk/image-tools/check.ts";
-import { convertImage } from "../../../engine/disk/image-tools/convert.ts";
+import { convertImage, copyImage } from "../../../engine/disk/image-tools/convert.ts";
 import { createQcow2, createRaw } from "../../../engine/disk/image-tools/create.ts";
 import type { Task } from "../../../engine/disk/image-tools/files.ts";
 import { imageInfo } from "../../../engine/disk/image-tools/info.ts";
@@ -16,6 +17,21 @@ const taskOf = ({ signal, progress }: LongRun): Task => ({
   ...(signal && { signal }),
   ...(progress && { progress: ({ done, total }) => progress(done, total) }),
 });
+
+/** Copies an image with all behind it but its base, on which the copy lies too. */
+async function copyAbove(source: string, target: string, run: LongRun, base: string): Promise<void> {
+  try {
+    await copyImage(source, target, taskOf(run));
+    for (;;) {
+      const [, next] = followChain(target, "qcow2");
+      if (next === undefined || next.path === base) return;
+      await pullInto(target, taskOf(run));
+    }
+  } catch (error) {
+    await rm(target, { force: true });
+    throw error;
+  }
+}
 
 export const labImages: ImageTools = {
   async facts(image) {
@@ -35,8 +51,13 @@ export const labImages: ImageTools = {
   },
   spec: async (image, { readOnly, discard }) =>
     chainSpec(image.path, { readOnly, ...formatOf(image), ...(!discard && { discard }) }),
-  async copy(image, target, run) {
+  async copy(image, target, run, isBase = () => false) {
     const { format } = image;
+    const bottom = followChain(image.path, formatOf(image).format).at(-1);
+    if (bottom !== undefined && bottom.path !== image.path && isBase(bottom.path)) {
+      await copyAbove(image.path, target, run, bottom.path);
+      return;
+    }
     await convertImage(image.path, target, "qcow2", {
       ...taskOf(run),
       ...(format !== "probe" && { sourceFormat: format }),

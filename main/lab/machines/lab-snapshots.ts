@@ -1,7 +1,7 @@
 /** Snapshots of several machines at one moment, and going back to one with all or some of them. */
 import { randomUUID } from "node:crypto";
-import type { DeepReadonly, LabSnapshot } from "../store/schema.ts";
 import type { LabSnapshotRow } from "../machine-api.ts";
+import type { DeepReadonly, LabSnapshot } from "../store/schema.ts";
 import type { MachineContext } from "./context.ts";
 import { MachineError } from "./errors.ts";
 import type { Machine } from "./machine.ts";
@@ -81,9 +81,21 @@ export function takeLabSnapshot(
     // A machine may have a snapshot of that name from before.
     const free = wish.machines.every(({ record }) => !record.snapshots.some((each) => each.name === name));
     const own = free ? name : `${name} (${date})`;
-    const members = await takeSnapshots(context, inOrder(wish.machines), { name: own, note }, control, (draft, taken) => {
-      draft.labSnapshots.push({ id, name, note, date, members: taken.map((each) => ({ machine: each.machine, snapshot: each.id })) });
-    });
+    const members = await takeSnapshots(
+      context,
+      inOrder(wish.machines),
+      { name: own, note },
+      control,
+      (draft, taken) => {
+        draft.labSnapshots.push({
+          id,
+          name,
+          note,
+          date,
+          members: taken.map((each) => ({ machine: each.machine, snapshot: each.id })),
+        });
+      },
+    );
     return { id, name, members };
   });
 }

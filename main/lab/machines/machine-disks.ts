@@ -4,11 +4,11 @@ import { basename, join } from "node:path";
 import { vdevName } from "../../../engine/device/block/vdev.ts";
 import { type DiskConfig, diskConfig, isNbdSource } from "../store/schema.ts";
 import type { MachineContext } from "./context.ts";
+import { removeLayers } from "./disk-layers.ts";
 import { MachineError } from "./errors.ts";
 import { type Disk, imageOf, isImage, vbdOf, vdevOf } from "./guest-config.ts";
 import type { Machine } from "./machine.ts";
 import type { OperationControl } from "./operations.ts";
-import { removeLayers } from "./disk-layers.ts";
 
 export interface NewDisk {
   readonly vdev: string;
@@ -29,7 +29,11 @@ function diskOf(machine: Machine, vdev: string): Disk {
 /** @throws MachineError when there is one of that number */
 function wantFree(machine: Machine, disk: Disk): void {
   if (!machine.record.config.disks.some((other) => vdevOf(other) === vdevOf(disk))) return;
-  throw new MachineError("busy", `${machine.name} has a disk ${disk.vdev} already`, "choose another vdev, or detach it");
+  throw new MachineError(
+    "busy",
+    `${machine.name} has a disk ${disk.vdev} already`,
+    "choose another vdev, or detach it",
+  );
 }
 
 /**

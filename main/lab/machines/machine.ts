@@ -17,8 +17,8 @@ import { guestConfig, imageOf, isImage, logsOf } from "./guest-config.ts";
 import { MachineConsole } from "./machine-console.ts";
 import { OperationQueue } from "./operation-queue.ts";
 import type { OperationControl } from "./operations.ts";
-import { endsWithin } from "./waiting.ts";
 import { type Aftermath, aftermathOf, RestartBrake, type Wish } from "./policy.ts";
+import { endsWithin } from "./waiting.ts";
 
 /** A guest of the machine, from its start to the end of what follows its end. */
 export interface GuestRun {
@@ -184,11 +184,14 @@ export class Machine {
     const { config } = this.record;
     await mkdir(this.folder, { recursive: true, mode: 0o700 });
     await layers.claim(this.id, config.disks.filter(isImage).map(imageOf));
+    const root = config.disks.find(isImage);
+    const chain = root === undefined ? [] : await layers.chainOf(imageOf(root));
     control.step("getting the kernel");
     const booted = await boot.boot(config, {
       signal: control.signal,
       progress: (text) => control.step(text),
       terminal: this.console.size,
+      chain,
     });
     control.step("starting");
     return { config: await guestConfig(config, booted, this.folder, images), prompt: booted.prompt };
@@ -296,7 +299,9 @@ export class Machine {
       return { next: "keep", message: `${why}; it is not started again` };
     }
     this.restartTimer = setTimeout(() => void this.restart(), wait);
-    return wait === 0 ? after : { ...after, message: `${after.message ?? "ended"}; it starts again in ${wait / 1000} s` };
+    return wait === 0
+      ? after
+      : { ...after, message: `${after.message ?? "ended"}; it starts again in ${wait / 1000} s` };
   }
 
   private restart(): Promise<void> {

@@ -1,12 +1,16 @@
 /** The machines of a lab: found, made, deleted and taken back; what concerns one that is there is in the files beside this. */
-import { copyFile, link, mkdir, rename, rm } from "node:fs/promises";
-import { basename, join } from "node:path";
 import { issueText, StoreError } from "../store/errors.ts";
 import { checkName, suggestName } from "../store/names.ts";
 import { suggestion } from "../store/nearest.ts";
-import { type DeepReadonly, diskConfig, type MachineConfig, type MachineRecord, machineConfig, withFixedMacs } from "../store/schema.ts";
+import {
+  type DeepReadonly,
+  diskConfig,
+  type MachineConfig,
+  type MachineRecord,
+  machineConfig,
+  withFixedMacs,
+} from "../store/schema.ts";
 import { newMachine } from "../store/store.ts";
-import type { RootImage } from "./boot-image.ts";
 import type { MachineContext } from "./context.ts";
 import { editable, removeLayers } from "./disk-layers.ts";
 import { MachineError } from "./errors.ts";
@@ -101,7 +105,11 @@ export class Machines {
   findDeleted(text: string): Machine {
     const record = this.findDeletedRecord(text);
     if (record !== undefined) return this.byId(record.id);
-    throw new MachineError("unknown-machine", `there is no deleted machine ${text}`, "domlab list --deleted shows them");
+    throw new MachineError(
+      "unknown-machine",
+      `there is no deleted machine ${text}`,
+      "domlab list --deleted shows them",
+    );
   }
 
   // ---- making ------------------------------------------------------------------------------------------------------
@@ -157,33 +165,10 @@ export class Machines {
       throw new MachineError("unsupported", `${config.name} has no root disk made by its image`, remedy);
     }
     control.step("making the root disk");
-    const base = await this.baseImage(root);
     const path = layers.newPath(config.name, ROOT_VDEV);
-    await images.overlay(path, base, size);
+    await images.overlay(path, root, size);
     made.push(path);
     config.disks.unshift(diskConfig.parse({ vdev: ROOT_VDEV, source: path, format: "qcow2" }));
-  }
-
-  /** The root image in the lab's own folder: the image cache may be emptied at any time. */
-  private async baseImage(root: RootImage): Promise<{ path: string; format: "raw" | "qcow2" }> {
-    const { images, tmp } = this.context.store.paths;
-    const path = join(images, basename(root.path));
-    const partial = join(tmp, `${basename(root.path)}-${process.pid}-${Date.now()}`);
-    await mkdir(images, { recursive: true, mode: 0o700 });
-    try {
-      await link(root.path, path);
-    } catch (error) {
-      const code = error instanceof Error && "code" in error ? error.code : undefined;
-      if (code === "EEXIST") return { path, format: root.format };
-      try {
-        await copyFile(root.path, partial);
-        await rename(partial, path);
-      } catch (failure) {
-        await rm(partial, { force: true });
-        throw failure;
-      }
-    }
-    return { path, format: root.format };
   }
 
   // ---- changing ----------------------------------------------------------------------------------------------------
@@ -208,9 +193,9 @@ export class Machines {
         const what = `${machine.name} is suspended: ${lasting.join(", ")} cannot be changed under its guest`;
         throw new MachineError("wrong-state", what, `resume it and shut it down first`);
       }
-      const lost = before.disks.filter(({ source }) => this.context.layers.isOwn(source)).filter(
-        ({ source }) => !config.disks.some((disk) => disk.source === source),
-      );
+      const lost = before.disks
+        .filter(({ source }) => this.context.layers.isOwn(source))
+        .filter(({ source }) => !config.disks.some((disk) => disk.source === source));
       if (lost.length > 0) {
         const [disk] = lost;
         const remedy = `use domlab disk detach ${machine.name} ${disk!.vdev}, which keeps the image`;

@@ -15,7 +15,16 @@ type Config = DeepReadonly<MachineConfig>;
 /** What belongs to the machine and not to a moment of it. */
 function identity(config: Config): Partial<MachineConfig> {
   const { name, group, notes, autostart, startPriority, startDelaySeconds, shutdownTimeoutSeconds } = config;
-  return { name, group, notes, autostart, startPriority, startDelaySeconds, shutdownTimeoutSeconds, protected: config.protected };
+  return {
+    name,
+    group,
+    notes,
+    autostart,
+    startPriority,
+    startDelaySeconds,
+    shutdownTimeoutSeconds,
+    protected: config.protected,
+  };
 }
 
 /**
@@ -73,7 +82,10 @@ export async function restoreNow(
   const bases = snapshot.disks.map(({ vdev, image, format }) => ({ vdev, image: { path: image, format } }));
   const { record } = machine;
   try {
-    await layers.claim(owner, bases.map(({ image }) => image));
+    await layers.claim(
+      owner,
+      bases.map(({ image }) => image),
+    );
     made = await makeLayers(context, machine.name, bases);
     useLayers(config.disks, made);
     control.commit();

@@ -10,7 +10,15 @@ import { randomBytes, randomUUID } from "node:crypto";
 import { explain } from "../../failure.ts";
 import type { MachineRecord, MachineSnapshot } from "../store/schema.ts";
 import type { MachineContext } from "./context.ts";
-import { editable, frozenDisks, layeredDisks, makeLayers, type NewLayer, removeLayers, useLayers } from "./disk-layers.ts";
+import {
+  editable,
+  frozenDisks,
+  layeredDisks,
+  makeLayers,
+  type NewLayer,
+  removeLayers,
+  useLayers,
+} from "./disk-layers.ts";
 import { MachineError } from "./errors.ts";
 import { vdevOf } from "./guest-config.ts";
 import type { Machine } from "./machine.ts";
@@ -95,7 +103,10 @@ async function preparePart(context: MachineContext, machine: Machine, wish: Snap
   const memory = domid === undefined ? record.memory : memoryFileName(machine.id);
   const owner = `snapshot of ${machine.id}`;
   try {
-    await context.layers.claim(owner, bases.map(({ image }) => image));
+    await context.layers.claim(
+      owner,
+      bases.map(({ image }) => image),
+    );
     const layers = await makeLayers(context, machine.name, bases);
     const snapshot: MachineSnapshot = {
       id: randomUUID(),
@@ -131,7 +142,10 @@ function recordOf(machines: MachineRecord[], { machine }: Part): MachineRecord {
 
 async function requestOf(context: MachineContext, part: Part): Promise<SnapshotRequest> {
   const { machine, snapshot, layers, domid } = part;
-  await context.layers.claim(machine.id, layers.map(({ path }) => ({ path, format: "qcow2" as const })));
+  await context.layers.claim(
+    machine.id,
+    layers.map(({ path }) => ({ path, format: "qcow2" as const })),
+  );
   const disks: SnapshotRequest["disks"][number][] = [];
   for (const { vdev, path } of layers) {
     const disk = machine.record.config.disks.find((each) => each.vdev === vdev);
@@ -182,7 +196,10 @@ export async function takeSnapshots(
   machines: readonly Machine[],
   wish: SnapshotWish,
   control: OperationControl,
-  onCommit: (draft: Parameters<Parameters<MachineContext["store"]["update"]>[0]>[0], taken: TakenSnapshot[]) => void = () => {},
+  onCommit: (
+    draft: Parameters<Parameters<MachineContext["store"]["update"]>[0]>[0],
+    taken: TakenSnapshot[],
+  ) => void = () => {},
 ): Promise<TakenSnapshot[]> {
   control.step("freezing the disks");
   const parts: Part[] = [];
@@ -269,7 +286,9 @@ function finish(context: MachineContext, parts: readonly Part[], taken: TakenSna
 export async function dropPending({ store }: Pick<MachineContext, "store">): Promise<string[]> {
   const isPending = ({ status }: { readonly status: string }) => status === "pending";
   const lines = store.data.machines.flatMap(({ config, snapshots }) =>
-    snapshots.filter(isPending).map(({ name }) => `the snapshot ${name} of ${config.name} was not finished; it is dropped`),
+    snapshots
+      .filter(isPending)
+      .map(({ name }) => `the snapshot ${name} of ${config.name} was not finished; it is dropped`),
   );
   if (lines.length === 0) return lines;
   await store.update((draft) => {

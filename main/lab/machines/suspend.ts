@@ -51,7 +51,11 @@ export async function suspendNow(
     machine.setPhase("saving");
   }
   try {
-    const requests = saved.map(({ run, memory }) => ({ id: run.handle.id, file: store.paths.memoryFile(memory), disks: [] }));
+    const requests = saved.map(({ run, memory }) => ({
+      id: run.handle.id,
+      file: store.paths.memoryFile(memory),
+      disks: [],
+    }));
     results = await host.snapshot(requests, { stop: true });
   } catch (error) {
     for (const { machine, run, wasPaused } of saved) {

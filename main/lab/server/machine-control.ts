@@ -6,7 +6,6 @@ import type { MachineFunctions } from "../control-api.ts";
 import type { MachineState } from "../machine-api.ts";
 import { cloneMachine, cloneSnapshot } from "../machines/clones.ts";
 import type { MachineContext } from "../machines/context.ts";
-import { MachineError } from "../machines/errors.ts";
 import { holdMachines } from "../machines/lab-snapshots.ts";
 import type { Machine } from "../machines/machine.ts";
 import { attachDisk, createDisk, detachDisk, diskName, resizeDisk } from "../machines/machine-disks.ts";
@@ -48,9 +47,14 @@ function diskFromText(text: string, cwd: string, placement: DiskConfig["placemen
   });
 }
 
-async function waitFor(machine: Machine, until: Parameters<MachineFunctions["machineWait"]>[0]["until"], signal: AbortSignal) {
+async function waitFor(
+  machine: Machine,
+  until: Parameters<MachineFunctions["machineWait"]>[0]["until"],
+  signal: AbortSignal,
+) {
   if (until.kind === "state") return await machine.until(() => machine.state === until.state, signal);
-  if (until.kind === "exit") return await machine.until(() => machine.guest === undefined && !machine.restarting, signal);
+  if (until.kind === "exit")
+    return await machine.until(() => machine.guest === undefined && !machine.restarting, signal);
   const running = await machine.until(() => machine.guest !== undefined, signal);
   if (!running) return false;
   return await machine.console.waitForText(until.text ?? machine.guest?.prompt ?? LOGIN_PROMPT, signal);
@@ -194,7 +198,9 @@ export function machineControl(context: MachineContext, machines: Machines): Pic
     snapshotDelete: async ({ machine, snapshot, operation }) => {
       const found = find(machine);
       const what = `deleting the snapshot ${snapshot} of`;
-      return { deferred: await work(found, what, operation, (control) => deleteSnapshot(context, found, snapshot, control)) };
+      return {
+        deferred: await work(found, what, operation, (control) => deleteSnapshot(context, found, snapshot, control)),
+      };
     },
     snapshotEdit: ({ machine, snapshot, name, note }) => {
       const found = find(machine);
@@ -229,7 +235,9 @@ export function machineControl(context: MachineContext, machines: Machines): Pic
     diskDetach: async ({ machine, vdev, force = false, operation }) => {
       const found = find(machine);
       const what = `detaching ${vdev} of`;
-      return { source: await work(found, what, operation, (control) => detachDisk(context, found, vdev, force, control)) };
+      return {
+        source: await work(found, what, operation, (control) => detachDisk(context, found, vdev, force, control)),
+      };
     },
     diskResize: async ({ machine, vdev, size, operation }) => {
       const found = find(machine);
@@ -250,7 +258,9 @@ async function imageRows(context: MachineContext, machines: Machines): Promise<I
   for (const { id, config, snapshots, memory } of data.machines) {
     const user = machines.byId(id).name;
     const images = [
-      ...config.disks.filter((disk) => context.layers.isOwn(disk.source)).map(({ source, format }) => ({ path: source, format })),
+      ...config.disks
+        .filter((disk) => context.layers.isOwn(disk.source))
+        .map(({ source, format }) => ({ path: source, format })),
       ...snapshots.flatMap(({ disks }) => disks.map(({ image, format }) => ({ path: image, format }))),
     ];
     for (const image of images) {
@@ -262,17 +272,18 @@ async function imageRows(context: MachineContext, machines: Machines): Promise<I
     }
   }
   const rows: ImageRow[] = [];
-  const kinds = [["base", paths.images], ["disk", paths.disks], ["memory", paths.memory]] as const;
-  for (const [kind, folder] of kinds) {
+  const list = async (kind: ImageRow["kind"], folder: string): Promise<void> => {
     for (const name of (await readdir(folder).catch(() => [])).sort()) {
       const path = join(folder, name);
       const file = await stat(path).catch(() => undefined);
-      if (!file?.isFile()) continue;
-      rows.push({ path, kind, size: file.blocks * 512, usedBy: [...(users.get(path) ?? [])].sort() });
+      // Base images have folders of their own.
+      if (file?.isDirectory() && folder === paths.images) await list(kind, path);
+      if (file?.isFile())
+        rows.push({ path, kind, size: file.blocks * 512, usedBy: [...(users.get(path) ?? [])].sort() });
     }
-  }
+  };
+  await list("base", paths.images);
+  await list("disk", paths.disks);
+  await list("memory", paths.memory);
   return rows;
 }
-
-/** Two machines cannot be told apart by a client that sends nothing. */
-export const UNKNOWN = (what: string): MachineError => new MachineError("failed", what, "see domlab --help");

@@ -1,6 +1,6 @@
 /**
- * A machine's configuration as people write it: a JSON file (`domlab create -f`) and settings one by one (`domlab set`).
- * Every error is one line that says where, what, and what was probably meant.
+ * A machine's configuration as people write it: a JSON file (`domlab create -f`) and settings one by one (`domlab
+ * set`). Every error is one line that says where, what, and what was probably meant.
  */
 import { z } from "zod";
 import { parseVdev } from "../../../engine/device/block/vdev.ts";

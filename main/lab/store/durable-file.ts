@@ -1,6 +1,6 @@
 /**
- * Files that are either as they were or as they were meant to be, whatever ends the process or the machine: written under
- * another name, fsynced, renamed, and the folder fsynced so that the new name is durable too.
+ * Files that are either as they were or as they were meant to be, whatever ends the process or the machine: written
+ * under another name, fsynced, renamed, and the folder fsynced so that the new name is durable too.
  */
 import { copyFile, link, open, rename, rm } from "node:fs/promises";
 import { dirname } from "node:path";
@@ -21,7 +21,9 @@ export interface FileCalls {
 
 /** File systems that have no hard links, or not between these files. */
 const NO_LINKS = new Set(["EPERM", "ENOTSUP", "EOPNOTSUPP", "ENOSYS", "EXDEV", "EMLINK"]);
-/** File systems (and systems) where a folder cannot be opened or fsynced: names are durable there at the system's will. */
+/**
+ * File systems (and systems) where a folder cannot be opened or fsynced: names are durable there at the system's will.
+ */
 const NO_FOLDER_SYNC = new Set(["EINVAL", "ENOTSUP", "EOPNOTSUPP", "EISDIR", "EPERM"]);
 
 async function fsync(file: string, flags: string): Promise<void> {

@@ -1,6 +1,7 @@
 /** What can be wrong with a lab's records, as the user is told: one line with cause and remedy. */
 import type { z } from "zod";
-import { errnoOf, InputError } from "../../../engine/builder/errors.ts";
+import { errnoOf } from "../../../engine/builder/errors.ts";
+import { InputError } from "../../../engine/errors/input-error.ts";
 
 /** What went wrong, for programs; the message says it for people. */
 export type StoreErrorCode =

@@ -1,4 +1,7 @@
-/** One writer: the lock on lab.lock, held by an open file description, so that it ends with the process however that ends. */
+/**
+ * One writer: the lock on lab.lock, held by an open file description, so that it ends with the process however that
+ * ends.
+ */
 import { constants as fsConstants } from "node:fs";
 import { type FileHandle, open, readFile } from "node:fs/promises";
 import { constants } from "node:os";

@@ -1,6 +1,6 @@
 /**
- * A machine as its user describes it: what `domlab create -f`, `domlab set` and the desktop app edit, and what the records
- * keep. Every key has a default where one makes sense, so that `{"name": "web"}` is a whole description.
+ * A machine as its user describes it: what `domlab create -f`, `domlab set` and the desktop app edit, and what the
+ * records keep. Every key has a default where one makes sense, so that `{"name": "web"}` is a whole description.
  */
 import { isAbsolute } from "node:path";
 import { z } from "zod";
@@ -65,8 +65,8 @@ export const diskConfig = z
     /** As xl's vdev: "xvda", "sdb1" … */
     vdev: z.string().refine((vdev) => parseVdev(vdev) !== undefined, "not a disk; use xvda, xvdb, sda, hda …"),
     /**
-     * The active image: an absolute path, or the address of an NBD export (nbd://host/export). With `backend` it is a path
-     * in that guest.
+     * The active image: an absolute path, or the address of an NBD export (nbd://host/export). With `backend` it is a
+     * path in that guest.
      */
     source: z
       .string()

@@ -1,6 +1,6 @@
 /**
- * How records of older versions become the present one's, step by step. Each step takes what the version before wrote and is
- * never changed once it has shipped; the schema is only checked at the end.
+ * How records of older versions become the present one's, step by step. Each step takes what the version before wrote
+ * and is never changed once it has shipped; the schema is only checked at the end.
  */
 import type { z } from "zod";
 import { StoreError } from "./errors.ts";
@@ -41,7 +41,8 @@ export function versionOf(value: unknown): number | undefined {
 /** @throws StoreError "later-version" */
 export function refuseLaterVersion(file: string, version: number, format: LabFormat): void {
   if (version <= format.version) return;
-  const what = `${file} was made by a later version of domlab (its version is ${version}, this one's ${format.version})`;
+  const versions = `its version is ${version}, this one's ${format.version}`;
+  const what = `${file} was made by a later version of domlab (${versions})`;
   throw new StoreError("later-version", what, "update domlab");
 }
 

@@ -20,7 +20,9 @@ export function editDistance(from: string, to: string): number {
 const LONGEST = 64;
 const plain = (word: string) => word.toLowerCase().replace(/[_-]/g, "");
 
-/** How far a word is from a known one, or from how that begins ("memroy" from memoryMiB); case and hyphens do not count. */
+/**
+ * How far a word is from a known one, or from how that begins ("memroy" from memoryMiB); case and hyphens do not count.
+ */
 function distance(word: string, known: string): number {
   const [short, long] = [plain(word), plain(known)];
   const beginning =

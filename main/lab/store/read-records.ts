@@ -1,4 +1,7 @@
-/** Reading the lab's files, of which nothing is believed: too long, no JSON, another version, or not what the schema says. */
+/**
+ * Reading the lab's files, of which nothing is believed: too long, no JSON, another version, or not what the schema
+ * says.
+ */
 import { readdir, readFile, stat } from "node:fs/promises";
 import { join } from "node:path";
 import type { z } from "zod";

@@ -1,6 +1,6 @@
 /**
- * The lab's records, as lab.json keeps them: machines with their snapshots, switches, snapshots of the whole lab, settings.
- * Whether a machine runs is the lab server's knowledge and not here; what outlives the server is.
+ * The lab's records, as lab.json keeps them: machines with their snapshots, switches, snapshots of the whole lab,
+ * settings. Whether a machine runs is the lab server's knowledge and not here; what outlives the server is.
  */
 import { z } from "zod";
 import {

@@ -1,13 +1,14 @@
 /**
  * The lab store: all records of a lab in lab.json, one writer, every change durable before it counts.
  *
- * lab.json is the commit point. machines/<id>/machine.json holds a copy of a machine's record and is written *after* the
- * commit, so that it never holds a state that was never committed (a machine whose creation failed, say, is not found
- * there later). A crash in between leaves it one commit behind, which the next start mends. When a machine is purged its
- * copy goes *before* the commit: otherwise a crash in between would bring it back as a machine that lab.json lacks.
+ * lab.json is the commit point. machines/<id>/machine.json holds a copy of a machine's record and is written *after*
+ * the commit, so that it never holds a state that was never committed (a machine whose creation failed, say, is not
+ * found there later). A crash in between leaves it one commit behind, which the next start mends. When a machine is
+ * purged its copy goes *before* the commit: otherwise a crash in between would bring it back as a machine that lab.json
+ * lacks.
  *
- * When lab.json cannot be read, lab.json.bak (one commit older) takes its place, and records whose machine.json has a later
- * revision are taken from there: a machine must not run on images that were frozen in the commit that was lost.
+ * When lab.json cannot be read, lab.json.bak (one commit older) takes its place, and records whose machine.json has a
+ * later revision are taken from there: a machine must not run on images that were frozen in the commit that was lost.
  */
 import { randomUUID } from "node:crypto";
 import { mkdir, realpath, rm } from "node:fs/promises";
@@ -155,11 +156,12 @@ export class LabStore {
 
   /**
    * Changes the records: `change` edits a draft, at once and not later; what it returns is handed on when the change is
-   * durable. Updates follow one another. When `change` throws, the draft is not what the schema wants, or the file cannot
-   * be written, nothing has changed, neither here nor on disk. `revision` and `changed` of records are set by the store.
+   * durable. Updates follow one another. When `change` throws, the draft is not what the schema wants, or the file
+   * cannot be written, nothing has changed, neither here nor on disk. `revision` and `changed` of records are set by
+   * the store.
    *
-   * A machine that the draft no longer has loses its folder machines/<id>; its images and memory files are left to `sweep`
-   * and `unreferenced`.
+   * A machine that the draft no longer has loses its folder machines/<id>; its images and memory files are left to
+   * `sweep` and `unreferenced`.
    * @throws StoreError "bad-records", "not-written"; what `change` throws
    */
   update<T>(change: (draft: LabData) => T): Promise<T> {
@@ -249,7 +251,9 @@ export class LabStore {
     await rm(folder, { recursive: true, force: true }).catch((error) => this.#log(writeError(folder, error).message));
   }
 
-  /** Brings the files to what was loaded: lab.json if it was put together, machine.json where a crash came in between. */
+  /**
+   * Brings the files to what was loaded: lab.json if it was put together, machine.json where a crash came in between.
+   */
   async #settle(loaded: LoadedRecords): Promise<void> {
     if (!loaded.fileIsGood || loaded.migrated) await this.#commit(structuredClone(loaded.data), []);
     for (const id of loaded.stale) this.#stale.add(id);
@@ -309,12 +313,12 @@ export class LabStore {
   }
 
   /**
-   * Removes what was in tmp/, disks/ and memory/ when the store was opened and no record names, directly or behind another
-   * image; and folders of machines that are gone. To be called after the start, when it suits: files that came later are
-   * not touched.
+   * Removes what was in tmp/, disks/ and memory/ when the store was opened and no record names, directly or behind
+   * another image; and folders of machines that are gone. To be called after the start, when it suits: files that came
+   * later are not touched.
    *
-   * Only tmp/ is swept when the records may be incomplete: after a recovery, or while a folder holds a machine that they do
-   * not know. When a named image cannot be read, disks/ is left alone: nobody knows what lies behind it.
+   * Only tmp/ is swept when the records may be incomplete: after a recovery, or while a folder holds a machine that
+   * they do not know. When a named image cannot be read, disks/ is left alone: nobody knows what lies behind it.
    */
   async sweep(options: { readonly backingOf: BackingOf }): Promise<SweepReport> {
     const unknown = await this.unknownMachines();
@@ -336,8 +340,8 @@ export class LabStore {
   }
 
   /**
-   * Which of these images, of the images behind them, and of these memory files (by name) lie in the lab's own folders and
-   * are named by no record any more, so that they can be removed at once. None while the records may be incomplete.
+   * Which of these images, of the images behind them, and of these memory files (by name) lie in the lab's own folders
+   * and are named by no record any more, so that they can be removed at once. None while the records may be incomplete.
    * @returns absolute paths
    */
   async unreferenced(

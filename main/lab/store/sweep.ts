@@ -6,7 +6,9 @@ import { isNbdAddress } from "../../../engine/disk/nbd/uri.ts";
 import type { LabPaths } from "./paths.ts";
 import type { DeepReadonly, LabData, MachineRecord } from "./schema.ts";
 
-/** An image file. Those known to be raw are never looked into: their content is the guest's, and may look like a header. */
+/**
+ * An image file. Those known to be raw are never looked into: their content is the guest's, and may look like a header.
+ */
 export interface ImageFile {
   /** Absolute. */
   readonly path: string;
@@ -45,7 +47,9 @@ export interface SweepReport {
   readonly doubts: readonly string[];
 }
 
-/** One spelling for a file that may not exist: links in the way to its folder are followed, and the file if it is one. */
+/**
+ * One spelling for a file that may not exist: links in the way to its folder are followed, and the file if it is one.
+ */
 async function canonical(path: string): Promise<string> {
   try {
     return await realpath(path);

@@ -25,8 +25,8 @@ interface ReadDisk {
 }
 
 /**
- * `--disk` of a disposable run serves no qcow2 images, a machine does. Which "qcow2" in the text is the format is for the
- * parser to say: it is the one in whose place "raw" is taken.
+ * `--disk` of a disposable run serves no qcow2 images, a machine does. Which "qcow2" in the text is the format is for
+ * the parser to say: it is the one in whose place "raw" is taken.
  */
 function readDisk(text: string, cwd: string): ReadDisk {
   let refusal: unknown;

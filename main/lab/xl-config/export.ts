@@ -90,8 +90,8 @@ function listText(key: string, lines: readonly string[]): string[] {
 }
 
 /**
- * Writes a machine in xl's syntax, for a guest of type pvh. `importXlConfig` makes the same machine of it: what xl has no
- * words for stands in a comment.
+ * Writes a machine in xl's syntax, for a guest of type pvh. `importXlConfig` makes the same machine of it: what xl has
+ * no words for stands in a comment.
  * @param files of the image, when the machine starts from one and they are there; without them xl finds no kernel
  */
 export function exportXlConfig(machine: DeepReadonly<MachineConfig>, files?: XlBootFiles): string {

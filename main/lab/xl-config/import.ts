@@ -1,9 +1,9 @@
 /**
- * A machine from xl's configuration file. What this program cannot do is refused when the machine would be another one without
- * it (no kernel, a firmware to boot), and passed over with a note when it would not (graphics, pinning).
+ * A machine from xl's configuration file. What this program cannot do is refused when the machine would be another one
+ * without it (no kernel, a firmware to boot), and passed over with a note when it would not (graphics, pinning).
  */
 import { resolve } from "node:path";
-import { InputError } from "../../../engine/builder/errors.ts";
+import { InputError } from "../../../engine/errors/input-error.ts";
 import { DiskError } from "../../../engine/disk/errors.ts";
 import { NetworkError } from "../../../engine/network/types.ts";
 import { firstIssue, issueText } from "../store/errors.ts";

@@ -39,14 +39,16 @@ const GROUPS: Readonly<Record<string, string>> = {
   "there is no device model and no firmware":
     "device_model_version device_model_override device_model_stubdomain_override device_model_args " +
     "device_model_args_pv device_model_args_hvm device_model_user device_model_stubdomain_seclabel stubdomain_kernel " +
-    "stubdomain_ramdisk stubdomain_cmdline stubdomain_memory dm_restrict boot firmware firmware_override bios bios_path_override " +
+    "stubdomain_ramdisk stubdomain_cmdline stubdomain_memory dm_restrict boot firmware " +
+    "firmware_override bios bios_path_override " +
     "hdtype acpi acpi_firmware smbios smbios_firmware ms_vm_genid xen_platform_pci mmio_hole system_firmware hpet " +
     "vpt_align timer_mode rtc_timeoffset localtime apic acpi_s3 acpi_s4 acpi_laptop_slate pae nx viridian",
   "the processor is always the same one":
     "cpuid msr_relaxed nestedhvm hap altp2m altp2mhvm tsc_mode e820_host vpmu arch",
   "the host's scheduler decides": "pool cpus cpus_soft cpu_weight sched vnuma oos shadow_memory",
   "the limits are this program's":
-    "max_grant_frames max_maptrack_frames max_grant_version max_event_channels event_channels claim_mode vuart gic_version " +
+    "max_grant_frames max_maptrack_frames max_grant_version max_event_channels event_channels claim_mode vuart " +
+    "gic_version " +
     "vmtrace_buf_kb iommu_memory vm_notify_max",
   "the machine gets one of the lab's": "uuid",
   "there are no security modules": "seclabel init_seclabel",

@@ -1,6 +1,6 @@
 /**
- * What a machine has and xl has no words for, in a comment of an exported file: `# domlab: {…}`. It holds no more than that,
- * so that whoever edits the rest of the file is believed.
+ * What a machine has and xl has no words for, in a comment of an exported file: `# domlab: {…}`. It holds no more than
+ * that, so that whoever edits the rest of the file is believed.
  */
 import { z } from "zod";
 

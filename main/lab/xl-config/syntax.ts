@@ -1,11 +1,14 @@
 /**
- * The syntax of xl's configuration files (xl.cfg(5), "SYNTAX"), without what the keys mean: `key = value` or `key += value`,
- * ended by a line break or ";". A value is a text in single or double quotes, a number, or a list of values in brackets, which
- * may run over several lines and end with a comma. "#" begins a comment.
+ * The syntax of xl's configuration files (xl.cfg(5), "SYNTAX"), without what the keys mean: `key = value` or `key +=
+ * value`, ended by a line break or ";". A value is a text in single or double quotes, a number, or a list of values in
+ * brackets, which may run over several lines and end with a comma. "#" begins a comment.
  */
 import { StoreError } from "../store/errors.ts";
 
-/** A value with the line where it begins, from 1. Texts and numbers are not told apart: xl reads either as the key wants. */
+/**
+ * A value with the line where it begins, from 1. Texts and numbers are not told apart: xl reads either as the key
+ * wants.
+ */
 export type XlValue =
   | { readonly kind: "text"; readonly text: string; readonly line: number }
   | { readonly kind: "list"; readonly items: readonly XlValue[]; readonly line: number };
@@ -195,6 +198,7 @@ export function parseXlSyntax(text: string, file: string): XlSyntax {
 /** A text in quotes as xl reads it. */
 export function quoteXl(text: string): string {
   const escaped = text.replace(/["\\]/g, "\\$&").replace(/\n/g, "\\n").replace(/\t/g, "\\t");
+  const hex = (character: string) => `\\x${character.charCodeAt(0).toString(16).padStart(2, "0")}`;
   // biome-ignore lint/suspicious/noControlCharactersInRegex: control characters are what is being replaced
-  return `"${escaped.replace(/[\u0000-\u001f\u007f]/g, (each) => `\\x${each.charCodeAt(0).toString(16).padStart(2, "0")}`)}"`;
+  return `"${escaped.replace(/[\u0000-\u001f\u007f]/g, hex)}"`;
 }

@@ -1,0 +1,106 @@
+/** The rows of the control table that are about the lab as a whole. */
+import type { MachineFunctions } from "../control-api.ts";
+import type { MachineContext } from "../machines/context.ts";
+import type { EndOfMachines } from "../machines/lab-life.ts";
+import { deleteLabSnapshot, labSnapshotRows, restoreLabSnapshot, takeLabSnapshot } from "../machines/lab-snapshots.ts";
+import type { Machines } from "../machines/machines.ts";
+import { freeBytes } from "../machines/space.ts";
+import { issueText, StoreError } from "../store/errors.ts";
+import { labSettings } from "../store/schema.ts";
+import { exportXlConfig } from "../xl-config/export.ts";
+import { importXlConfig } from "../xl-config/import.ts";
+import type { EventHub } from "./events.ts";
+
+type LabRows = Extract<keyof MachineFunctions, `lab${string}` | `config${string}` | `operation${string}` | "subscribe">;
+
+/** What the server knows of itself. */
+export interface LabFacts {
+  readonly name: string;
+  readonly version: string;
+  readonly started: string;
+  readonly clients: () => number;
+  readonly warnings: () => Promise<string[]>;
+  /** Ends the machines; the server ends when this has been answered. */
+  readonly quit: (how: EndOfMachines | undefined) => Promise<string[]>;
+}
+
+export function labControl(
+  context: MachineContext,
+  machines: Machines,
+  hub: EventHub,
+  facts: LabFacts,
+): Pick<MachineFunctions, LabRows> {
+  const { store, operations } = context;
+  const named = (names: readonly string[] | undefined) => names?.map((name) => machines.find(name));
+  return {
+    labInfo: async () => ({
+      name: facts.name,
+      pid: process.pid,
+      home: store.paths.folder,
+      started: facts.started,
+      version: facts.version,
+      machines: machines.all().length,
+      running: machines.all().filter(({ guest }) => guest !== undefined).length,
+      clients: facts.clients(),
+      warnings: await facts.warnings(),
+      freeBytes: await freeBytes(store.paths.folder),
+    }),
+    labSettings: async ({ change }) => {
+      if (change !== undefined) {
+        const checked = labSettings.safeParse({ ...store.data.settings, ...change });
+        if (!checked.success) {
+          const what = `the lab has no such setting: ${issueText(checked.error)}`;
+          throw new StoreError("bad-config", what, `use ${Object.keys(labSettings.shape).join(", ")}`);
+        }
+        await store.update((draft) => {
+          draft.settings = checked.data;
+        });
+      }
+      return { ...store.data.settings };
+    },
+    labQuit: async ({ machines: how }) => ({ notes: await facts.quit(how) }),
+    labSnapshotTake: ({ name, note, machines: wanted, operation }) => {
+      const chosen = named(wanted) ?? machines.all();
+      return operations.run({ id: operation, what: "snapshot of the lab" }, async (control) => {
+        const taken = await takeLabSnapshot(context, { name, note, machines: chosen }, control);
+        const members = taken.members.map(({ machine, id, pausedMs }) => ({ machine, snapshot: id, pausedMs }));
+        return { ...taken, members };
+      });
+    },
+    labSnapshotList: () => labSnapshotRows(context),
+    labSnapshotRestore: ({ snapshot, machines: wanted, force = false, operation }) =>
+      operations.run({ id: operation, what: `restoring the lab's snapshot ${snapshot}` }, async (control) => {
+        const wish = { snapshot, machines: named(wanted), force };
+        const { restored, notes } = await restoreLabSnapshot(context, machines, wish, control);
+        return { restored: restored.map(({ name }) => name), notes };
+      }),
+    labSnapshotDelete: ({ snapshot, members = false, operation }) =>
+      operations.run({ id: operation, what: `deleting the lab's snapshot ${snapshot}` }, async (control) => {
+        await deleteLabSnapshot(context, machines, snapshot, members, control);
+        return {};
+      }),
+    configExport: ({ machine }) => {
+      const found = machines.find(machine);
+      const { image, kernel } = found.record.config;
+      const notes =
+        image !== null && kernel === undefined
+          ? [`the kernel comes from the image ${image}: a Xen host needs kernel= and ramdisk= of its own`]
+          : [];
+      return { text: exportXlConfig(found.record.config), notes };
+    },
+    configImport: async ({ text, name, cwd, operation }) => {
+      const { config, notes } = importXlConfig(text, { file: "xl.cfg", cwd });
+      const wanted = name === undefined ? config : { ...config, name };
+      const id = await operations.run({ id: operation, what: `making ${wanted.name}` }, (control) =>
+        machines.create({ config: wanted }, control),
+      );
+      return { id, name: wanted.name, notes: [...notes] };
+    },
+    operationList: () => operations.list(),
+    operationCancel: ({ operation }) => ({ cancelled: operations.cancel(operation) }),
+    subscribe: ({ topics }, session) => {
+      hub.subscribe(session, topics);
+      return {};
+    },
+  };
+}
