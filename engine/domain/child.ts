@@ -13,10 +13,15 @@ export class DomainChild<Functions extends object, Own extends object> {
   /** Fulfilled with the manner of death when the process is gone and its pipes are empty. */
   readonly gone: Promise<string>;
   private readonly child: ChildProcess;
+  private readonly own: Partial<Own>;
   private readonly errors = new Tail(STDERR_KEPT);
 
-  /** @param program path of the compiled entry point */
-  constructor(program: string, functions: Own) {
+  /**
+   * @param program path of the compiled entry point
+   * @param functions what the process may call; a process that is not told anything yet may get them later (serve())
+   */
+  constructor(program: string, functions: Partial<Own> = {}) {
+    this.own = { ...functions };
     this.child = fork(program, [], {
       serialization: "advanced",
       stdio: ["ignore", "ignore", "pipe", "ipc"],
@@ -24,7 +29,7 @@ export class DomainChild<Functions extends object, Own extends object> {
     });
     this.pid = this.child.pid ?? 0;
     this.child.stderr?.on("data", (bytes: Uint8Array) => this.errors.push(bytes));
-    this.rpc = createBirpc<Functions, Own>(functions, {
+    this.rpc = createBirpc<Functions, Own>(this.own as Own, {
       post: (message) => {
         // A failed send means that the process is gone, which its exit event tells.
         if (this.child.connected) this.child.send(message, () => {});
@@ -33,6 +38,11 @@ export class DomainChild<Functions extends object, Own extends object> {
       timeout: -1,
     });
     this.gone = this.waitForEnd();
+  }
+
+  /** From now on the process may call these. */
+  serve(functions: Own): void {
+    Object.assign(this.own, functions);
   }
 
   get connected(): boolean {

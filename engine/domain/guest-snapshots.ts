@@ -100,8 +100,8 @@ class Member {
     const { id, disks } = this.request;
     if (this.held) {
       this.held = false;
-      await vbds.release(id, swap ? disks : []);
-      if (this.withMemory) await vifs.release(id);
+      // Both, even if one of them fails.
+      await all([vbds.release(id, swap ? disks : []), ...(this.withMemory ? [vifs.release(id)] : [])]);
     }
     if (this.withMemory) await this.guest.capture("goOn", null);
   }

@@ -2,12 +2,10 @@
 import { BuildError, type BuildErrorCode } from "../builder/errors.ts";
 import type { RelayMessage } from "../xenstore/relay.ts";
 import { type CaptureArgument, type CaptureMethod, type CaptureResult, captureCalls } from "./capture-calls.ts";
-import { DomainChild } from "./child.ts";
 import {
   consoleBytes,
   type DomainExit,
   type DomainHostFunctions,
-  type DomainProcessFunctions,
   type DomainStart,
   type DomainStatistics,
   domainExit,
@@ -16,7 +14,7 @@ import {
   type StartAnswer,
   startAnswer,
 } from "./config.ts";
-import { compiledPath } from "./entry.ts";
+import type { GuestChild } from "./spare-process.ts";
 import { CallError } from "./typescript/handle.ts";
 import { callAnswer } from "./typescript/protocol.ts";
 import type { Pause } from "./worker-protocol.ts";
@@ -99,17 +97,19 @@ export class GuestProcess implements DomainHandle {
   readonly pid: number;
   readonly console: DomainConsole;
   readonly exited: Promise<DomainExit>;
-  private readonly child: DomainChild<DomainProcessFunctions, DomainHostFunctions>;
+  private readonly child: GuestChild;
   private readonly output: Output;
   private readonly links: GuestStoreLinks;
   private exit: DomainExit | undefined;
   private requested = false;
   private lastStatistics = NO_STATISTICS;
 
-  constructor(id: number, links: GuestStoreLinks) {
+  /** @param child a process that has not been used */
+  constructor(id: number, links: GuestStoreLinks, child: GuestChild) {
     this.id = id;
     this.links = links;
-    this.child = new DomainChild(compiledPath(import.meta.url, "process-main.js"), this.functions());
+    this.child = child;
+    child.serve(this.functions());
     this.pid = this.child.pid;
     this.output = new Output((bytes) => this.acknowledge(bytes));
     const { gone } = this.child;

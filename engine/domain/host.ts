@@ -21,6 +21,7 @@ import { openGuest, reconnectDevices, restoredDevices, timeAfterRestore } from "
 import { type SnapshotOptions, type SnapshotRequest, type SnapshotResult, takeSnapshots } from "./guest-snapshots.ts";
 import { LabNetworkError, type VifConfig, type VifWish, vifSchema } from "./network-config.ts";
 import { NetworkControl } from "./network-control.ts";
+import { SpareProcess } from "./spare-process.ts";
 import { type TypescriptDomainConfig, TypescriptHandle } from "./typescript/handle.ts";
 import { type VbdConfig, VbdError, VbdToolstack } from "./vbd-toolstack.ts";
 import { type AttachedVif, VifToolstack } from "./vif-toolstack.ts";
@@ -47,6 +48,8 @@ const NBD_PROBE_S = 5;
 export interface HostOptions {
   /** One-line messages about devices and driver domains. */
   readonly log?: (line: string) => void;
+  /** Keeps a process ready for the next guest: it starts sooner, for some 100 MB of memory. */
+  readonly spareProcess?: boolean;
 }
 
 /** A guest to start; the host chooses its number unless one is given. */
@@ -79,12 +82,14 @@ export class Host {
   private readonly guests = new Map<number, GuestProcess>();
   private readonly typescript = new Map<number, TypescriptHandle>();
   private readonly ending = new Set<Promise<void>>();
+  private readonly spare: SpareProcess;
   private storage: Promise<TypescriptHandle> | undefined;
   private networking: Promise<TypescriptHandle> | undefined;
   private closed: Promise<void> | undefined;
 
   constructor(options: HostOptions = {}) {
     this.log = options.log ?? (() => {});
+    this.spare = new SpareProcess(options.spareProcess ?? false);
     this.vbds = new VbdToolstack(this.xenstore.toolstack, {
       caller: {
         driverDomain: async (method, argument) => (await this.storageDomain()).call(method, argument),
@@ -297,10 +302,14 @@ export class Host {
     });
     const ring = new DaemonRelay(this.xenstore, id, (message) => guest.toGuestStore(message));
     const backends = new DaemonRelay(this.xenstore, DOM0, (message) => guest.toBackendStore(message));
-    const guest: GuestProcess = new GuestProcess(id, {
-      fromGuest: (message) => ring.receive(message),
-      fromBackends: (message) => backends.receive(message),
-    });
+    const guest: GuestProcess = new GuestProcess(
+      id,
+      {
+        fromGuest: (message) => ring.receive(message),
+        fromBackends: (message) => backends.receive(message),
+      },
+      this.spare.take(),
+    );
     this.guests.set(id, guest);
     const cleaned = guest.exited.then(async () => {
       ring.close();
@@ -436,6 +445,7 @@ export class Host {
   }
 
   private async endAll(): Promise<void> {
+    await this.spare.close();
     await Promise.all([...this.guests.values()].map((guest) => guest.kill()));
     const drivers = await Promise.all([this.storage, this.networking].map((each) => each?.catch(() => undefined)));
     const frontends = [...this.typescript.values()].filter((each) => !drivers.includes(each));

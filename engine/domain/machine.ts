@@ -67,6 +67,13 @@ async function loadKernel(config: DomainConfig, memory: GuestMemory): Promise<Pv
   return { eip, ebx };
 }
 
+/** The vCPU's thread, which loads its modules and then waits for what start() tells it. */
+export function startVcpuThread(): Worker {
+  return new Worker(compiledPath(import.meta.url, "vcpu-worker.js"), {
+    resourceLimits: { maxOldGenerationSizeMb: WORKER_HEAP_MIB },
+  });
+}
+
 export class Machine {
   private readonly events: MachineEvents;
   private readonly mapping: Mapping;
@@ -98,6 +105,7 @@ export class Machine {
   private constructor(
     config: DomainConfig,
     events: MachineEvents,
+    worker: Worker,
     memory: GuestMemory,
     input: Omit<WorkerInput, "backends" | "control">,
     ring: SavedRing | undefined,
@@ -124,15 +132,12 @@ export class Machine {
     });
     const capture = { memory, mapping: this.mapping, requests: this.requests };
     this.captures.serve(new GuestCapture({ ...capture, console: this.console, xenstore: this.xenstore }).calls());
-    const workerData: WorkerInput = { ...input, backends: backends.port2, control: control.port2 };
-    this.worker = new Worker(compiledPath(import.meta.url, "vcpu-worker.js"), {
-      workerData,
-      transferList: [backends.port2, control.port2],
-      resourceLimits: { maxOldGenerationSizeMb: WORKER_HEAP_MIB },
-    });
+    this.worker = worker;
     this.worker.on("message", (message: WorkerMessage) => this.receive(message));
     this.worker.on("error", (error) => this.end({ reason: "crash", cause: `internal error: ${error.message}` }, {}));
     this.worker.on("exit", (code) => this.end({ reason: "crash", cause: `vCPU worker ended (${code})` }, {}));
+    const message: WorkerInput = { ...input, backends: backends.port2, control: control.port2 };
+    this.worker.postMessage(message, [backends.port2, control.port2]);
   }
 
   private createConsole(): ConsoleBackend {
@@ -152,7 +157,11 @@ export class Machine {
    * there already.
    * @throws BuildError for an image that cannot be booted, GuestStateError for a state that cannot be a guest's
    */
-  static async start({ config, shared, saved, ring }: DomainStart, events: MachineEvents): Promise<Machine> {
+  static async start(
+    { config, shared, saved, ring }: DomainStart,
+    events: MachineEvents,
+    worker: Worker,
+  ): Promise<Machine> {
     const core = loadCore();
     const plan = planFrames(config.memoryMiB * MIB);
     const memory = shared === undefined ? createGuestMemory(plan, FRAMES) : openMappedPath(shared.memory, plan);
@@ -161,7 +170,7 @@ export class Machine {
         ? { entry: await loadKernel(config, memory) }
         : { saved: encodeGuestState(decodeGuestState(saved, plan)) };
     const input = { memory: memory.token, directory: shared?.directory, core, domain: config.id, start };
-    const machine = new Machine(config, events, memory, input, ring);
+    const machine = new Machine(config, events, worker, memory, input, ring);
     // Who connects to a restored guest needs its physmap, which the vCPU's thread puts in place.
     if (saved !== undefined) await Promise.race([machine.ready, machine.over]);
     return machine;

@@ -12,12 +12,14 @@ import {
   relayMessage,
   type StartAnswer,
 } from "./config.ts";
-import { Machine } from "./machine.ts";
+import { Machine, type MachineEvents, startVcpuThread } from "./machine.ts";
 import type { CallAnswer } from "./typescript/protocol.ts";
 
 const NOT_STARTED: CallAnswer = { ok: false, message: "the domain has not been started" };
 
 let machine: Machine | undefined;
+/** Made at once: it is ready by the time the kernel has been read. */
+const thread = startVcpuThread();
 
 /** The host decides about the end of a domain: Ctrl-C in its terminal reaches this process too, and is not meant for it. */
 process.on("SIGINT", () => {});
@@ -33,12 +35,13 @@ async function reportExit(exit: DomainExit): Promise<void> {
 async function start(message: unknown): Promise<StartAnswer> {
   try {
     if (machine !== undefined) throw new Error("the domain has been started already");
-    machine = await Machine.start(domainStart.parse(message), {
+    const events: MachineEvents = {
       consoleOutput: (bytes) => void host.consoleOutput.asEvent(bytes),
       exited: (exit) => void reportExit(exit),
       xenstore: (relayed) => void host.xenstore.asEvent(relayed),
       backendStore: (relayed) => void host.backendStore.asEvent(relayed),
-    });
+    };
+    machine = await Machine.start(domainStart.parse(message), events, thread);
     return { ok: true };
   } catch (error) {
     if (error instanceof InputError) {

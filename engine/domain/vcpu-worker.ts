@@ -1,5 +1,5 @@
 /** Entry point of the worker thread that owns a vCPU. */
-import { type MessagePort, parentPort, receiveMessageOnPort, workerData } from "node:worker_threads";
+import { type MessagePort, parentPort, receiveMessageOnPort } from "node:worker_threads";
 import { CODE_FLAG, DIRTY_FLAG, FRAMES, PHYSMAP } from "../cpu/assembly/layout.ts";
 import { createVcpu, type DevicePage, type Vcpu } from "../cpu/vcpu.ts";
 import { cpuidEntries } from "../hypervisor/cpuid.ts";
@@ -162,4 +162,5 @@ async function main(input: WorkerInput): Promise<void> {
   post({ kind: "end", end, registers: end.reason === "crash" ? registersOf(vcpu) : {} });
 }
 
-void main(workerData as WorkerInput);
+// What to run comes by message: the thread may have been made before that was known.
+parentPort?.once("message", (input: WorkerInput) => void main(input));

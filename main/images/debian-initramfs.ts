@@ -33,7 +33,8 @@ StandardError=null
 `;
 
 /** The protocol of the marks is described in engine/device/console/exec-stream.ts. */
-const RUN_COMMAND = `console=/dev/hvc0
+const RUN_COMMAND = `# A line that nobody has open forgets how it was set.
+exec 3<>/dev/hvc0
 mark=$(printf '\\036domlab:%s:' "$(cat /run/domlab/token)")
 rm /run/domlab/token
 vifs=$(ls -d /sys/bus/xen/devices/vif-* 2>/dev/null | wc -l)
@@ -43,18 +44,18 @@ until [ "$(ip -4 -o address show scope global | wc -l)" -ge "$vifs" ] || [ $wait
   sleep 0.1
 done
 dmesg -n 1
-stty -F $console raw -echo
-printf '%sbegin\\n' "$mark" >$console
+stty raw -echo <&3
+printf '%sbegin\\n' "$mark" >&3
 {
-  bash /run/domlab/exec </dev/null 2>/run/domlab/stderr
+  bash /run/domlab/exec </dev/null 2>/run/domlab/stderr 3>&-
   echo $? >/run/domlab/status
-} | cat >$console
-printf '%sstderr\\n' "$mark" >$console
-cat /run/domlab/stderr >$console
+} | cat >&3
+printf '%sstderr\\n' "$mark" >&3
+cat /run/domlab/stderr >&3
 status=$(cat /run/domlab/status)
-printf '%send %s\\n' "$mark" "\${status:-255}" >$console
+printf '%send %s\\n' "$mark" "\${status:-255}" >&3
 # Setting the line waits until all output has left it.
-stty -F $console raw -echo
+stty raw -echo <&3
 sync
 systemctl --force --force poweroff
 `;

@@ -1,7 +1,7 @@
 /** The lab's own log: lines with their time, in a file that is bounded, and to whoever listens. */
 
-import { oneLine } from "../../../engine/errors/input-error.ts";
 import { LogFile } from "../../../engine/device/console/log-file.ts";
+import { oneLine } from "../../../engine/errors/input-error.ts";
 
 export class LabLog {
   private readonly file: LogFile;

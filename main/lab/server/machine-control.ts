@@ -77,9 +77,9 @@ export function machineControl(context: MachineContext, machines: Machines): Pic
     machineList: ({ deleted = false }) => (deleted ? machines.deleted() : machines.all()).map(summaryOf),
     machineShow: ({ machine }) => detailsOf(context, find(machine)),
     machineCreate: async ({ config, newDisks, rootSize, operation }) => {
-      const isText = typeof config["text"] === "string" && typeof config["file"] === "string";
+      const isText = typeof config.text === "string" && typeof config.file === "string";
       const checked = isText
-        ? parseMachineConfig(String(config["text"]), basename(String(config["file"])))
+        ? parseMachineConfig(String(config.text), basename(String(config.file)))
         : checkConfig(config);
       const what = `making ${checked.name}`;
       const id = await operations.run({ id: operation, what }, (control) =>
