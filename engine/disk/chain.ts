@@ -5,7 +5,8 @@
  */
 import { closeSync, fstatSync, readSync } from "node:fs";
 import { basename, dirname, relative, resolve } from "node:path";
-import { DiskError, oneLine } from "./errors.ts";
+import { oneLine } from "../errors/input-error.ts";
+import { DiskError, errnoOf, OR_AS_RAW, unreadable, unsupportedFormat } from "./errors.ts";
 import { PROBE_LENGTH, recogniseFormat } from "./format.ts";
 import { type ImageLock, lockImage } from "./image.ts";
 import { parseHeader, type Qcow2Header, readHeader } from "./qcow2/header.ts";
@@ -79,16 +80,20 @@ function openLayer(path: string, format: ImageFormat | undefined): { layer: Chai
   }
 }
 
+/** The first bytes of a file, up to `length`. @throws DiskError "unreadable-image" */
+function readHead(descriptor: number, path: string, length: number): Uint8Array {
+  const head = new Uint8Array(length);
+  try {
+    return head.subarray(0, readSync(descriptor, head, 0, length, 0));
+  } catch (error) {
+    throw unreadable(path, errnoOf(error), error);
+  }
+}
+
 function probe(descriptor: number, path: string): ImageFormat {
-  const head = new Uint8Array(PROBE_LENGTH);
-  const count = readSync(descriptor, head, 0, head.length, 0);
-  const format = recogniseFormat(head.subarray(0, count));
+  const format = recogniseFormat(readHead(descriptor, path, PROBE_LENGTH));
   if (format === "raw" || format === "qcow2") return format;
-  throw new DiskError(
-    "unsupported-format",
-    `${path} is a ${format} image`,
-    "convert it with qemu-img convert -O qcow2",
-  );
+  throw unsupportedFormat(`${path} is a ${format} image`, OR_AS_RAW);
 }
 
 /** Says which layer an error is about. */
@@ -110,11 +115,7 @@ function inChain(error: unknown, top: string, depth: number): unknown {
 function backingFormat(layer: ChainLayer, header: Qcow2Header): ImageFormat | undefined {
   const { backingFormat: format } = header;
   if (format === undefined || format === "raw" || format === "qcow2") return format;
-  throw new DiskError(
-    "unsupported-format",
-    `the image behind ${layer.path} is of the format "${oneLine(format).slice(0, 40)}"`,
-    "convert it with qemu-img convert -O qcow2",
-  );
+  throw unsupportedFormat(`the image behind ${layer.path} is of the format "${oneLine(format).slice(0, 40)}"`);
 }
 
 /**
@@ -215,9 +216,8 @@ function verify(spec: Qcow2Spec, locks: readonly ImageLock[]): void {
     const lock = locks[depth];
     const expected = layers[depth + 1];
     if (lock === undefined || layer.format === "raw") continue;
-    const head = new Uint8Array(Math.min(HEADER_BYTES, Math.max(1, fstatSync(lock.descriptor).size)));
-    const count = readSync(lock.descriptor, head, 0, head.length, 0);
-    const { backingFile } = parseHeader(head.subarray(0, count), layer.path);
+    const length = Math.min(HEADER_BYTES, Math.max(1, fstatSync(lock.descriptor).size));
+    const { backingFile } = parseHeader(readHead(lock.descriptor, layer.path, length), layer.path);
     const named = backingFile === undefined ? undefined : resolveBacking(layer.path, backingFile);
     if (named !== expected?.path) {
       throw broken(`${layer.path} has another backing image than a moment ago`, "try again");

@@ -3,6 +3,7 @@
  * be printed as it is.
  */
 import { constants } from "node:os";
+import { InputError } from "../errors/input-error.ts";
 
 /** What went wrong, for programs; the message says it for people. */
 export type DiskErrorCode =
@@ -15,6 +16,7 @@ export type DiskErrorCode =
   | "bad-range"
   | "unsupported-format"
   | "unusable-image"
+  | "unreadable-image"
   | "image-exists"
   | "bad-size"
   | "data-loss"
@@ -26,27 +28,29 @@ export type DiskErrorCode =
   | "nbd-refused"
   | "nbd-protocol";
 
-const LONGEST_MESSAGE = 600;
+/** A disk that cannot be served as the user asked: cause and remedy in one line. */
+export class DiskError extends InputError<DiskErrorCode> {}
 
-/** Makes text of unknown origin (file names, a server's words) safe for one line of a terminal. */
-export function oneLine(text: string): string {
-  // biome-ignore lint/suspicious/noControlCharactersInRegex: control characters are what is being removed
-  const clean = text.replace(/[\u0000-\u001f\u007f-\u009f\u2028\u2029]+/g, " ").trim();
-  return clean.length > LONGEST_MESSAGE ? `${clean.slice(0, LONGEST_MESSAGE)}…` : clean;
+/**
+ * What a disk's storage refuses to give back; the image itself may be in order.
+ * @param errno of the failed read
+ */
+export function unreadable(path: string, errno: number, cause?: unknown): DiskError {
+  const what = `disk image ${path} cannot be read (${errnoName(errno)})`;
+  return new DiskError("unreadable-image", what, "check the storage it lies on", cause);
 }
 
-/** A disk that cannot be served as the user asked: cause and remedy in one line. */
-export class DiskError extends Error {
-  readonly code: DiskErrorCode;
-  /** What the user can do about it. */
-  readonly remedy: string;
+/** What makes an image that was looked at be taken as it is. */
+export const OR_AS_RAW = "or say format=raw to give the guest these bytes as they are";
 
-  constructor(code: DiskErrorCode, what: string, remedy: string, cause?: unknown) {
-    super(oneLine(`${what}; ${remedy}`), cause === undefined ? undefined : { cause });
-    this.name = "DiskError";
-    this.code = code;
-    this.remedy = remedy;
-  }
+/**
+ * An image of a format that neither block stores nor `domlab image convert` read.
+ * @param what says which image, and its format
+ * @param otherwise another remedy, after "convert it with …"
+ */
+export function unsupportedFormat(what: string, otherwise?: string): DiskError {
+  const convert = "convert it with qemu-img convert -O qcow2";
+  return new DiskError("unsupported-format", what, otherwise === undefined ? convert : `${convert}, ${otherwise}`);
 }
 
 const names = new Map(Object.entries(constants.errno).map(([name, number]) => [number, name]));

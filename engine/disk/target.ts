@@ -1,6 +1,6 @@
 /** The file or device behind a disk: opened, measured, and refused in words when it cannot be one. */
 import { closeSync, constants, fstatSync, openSync, readFileSync, readSync, type Stats } from "node:fs";
-import { DiskError, errnoName, errnoOf } from "./errors.ts";
+import { DiskError, errnoName, errnoOf, OR_AS_RAW, unreadable, unsupportedFormat } from "./errors.ts";
 import { PROBE_LENGTH, recogniseFormat } from "./format.ts";
 import { hostIo } from "./host-io.ts";
 import type { FileSpec } from "./spec.ts";
@@ -163,19 +163,19 @@ function refuseFormat(spec: FileSpec, descriptor: number): DiskError | undefined
   try {
     readSync(descriptor, head, 0, head.length, spec.offset ?? 0);
   } catch (error) {
-    return new DiskError(
-      "unusable-image",
-      `disk image ${spec.path} cannot be read (${errnoName(errnoOf(error))})`,
-      "check the storage it lies on",
-      error,
-    );
+    return unreadable(spec.path, errnoOf(error), error);
   }
   const format = recogniseFormat(head);
   if (format === "raw") return undefined;
+  const part = spec.offset !== undefined || spec.length !== undefined;
+  const what = part ? `the part named of ${spec.path} is a ${format} image` : `${spec.path} is a ${format} image`;
+  if (format !== "qcow2") return unsupportedFormat(what, OR_AS_RAW);
   return new DiskError(
     "unsupported-format",
-    `${spec.path} is a ${format} image`,
-    `convert it with qemu-img convert -O raw, or say format=raw to give the guest these bytes as they are`,
+    what,
+    part
+      ? `leave offset and length out, ${OR_AS_RAW}`
+      : "say format=qcow2, or make it raw with domlab image convert -O raw",
   );
 }
 

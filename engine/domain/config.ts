@@ -25,7 +25,10 @@ export type DomainConfig = z.infer<typeof domainConfig>;
 export const domainStart = z.object({
   config: domainConfig,
   shared: z.object({ memory: z.string(), directory: z.string() }).optional(),
-  /** What a restored guest was (snapshot/guest-state.ts); its memory is in place. It stands still until unpause(). */
+  /**
+   * What a restored guest was (snapshot/guest-state.ts), which the host has checked. Its memory may still be on its way:
+   * restored() follows. It stands still until unpause().
+   */
   saved: z.unknown().optional(),
   /** Its relay to XenStore. */
   ring: savedRingSchema.optional(),
@@ -87,6 +90,7 @@ export interface DomainProcessFunctions {
   acknowledgeConsole(bytes: unknown): void;
   statistics(): DomainStatistics;
   stop(): void;
+  restored(): Promise<void>;
   /** Stops the guest's vCPU; fulfilled when it stands still. */
   pause(): Promise<void>;
   unpause(after: unknown): Promise<void>;

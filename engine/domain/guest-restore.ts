@@ -6,7 +6,7 @@ import { XenbusState } from "../device/xenbus/state.ts";
 import { planFrames } from "../memory/frame-plan.ts";
 import { damaged } from "../snapshot/errors.ts";
 import { openSnapshot, type SnapshotFile } from "../snapshot/file-reader.ts";
-import { decodeGuestState, GuestStateError, type GuestStateJson } from "../snapshot/guest-state.ts";
+import { decodeGuestState, type GuestState, GuestStateError } from "../snapshot/guest-state.ts";
 import type { Xenstored } from "../xenstore/daemon.ts";
 import { type SavedRing, savedRingSchema } from "../xenstore/relay.ts";
 import { frontendNodes } from "../xenstore/save.ts";
@@ -28,7 +28,7 @@ export interface OpenGuest {
   readonly memoryMiB: number;
   /** Number that the guest had. */
   readonly domid: number;
-  readonly state: GuestStateJson;
+  readonly state: GuestState;
   readonly ring: SavedRing;
   readonly store: SavedStore;
 }
@@ -40,8 +40,8 @@ export async function openGuest(path: string): Promise<OpenGuest> {
     const header = headerSchema.safeParse(file.header);
     if (!header.success) throw damaged(path, "what it says of the guest is malformed");
     const { guest, ring, store } = header.data;
-    const { memoryMiB, domid } = stateOf(path, guest, file.ramBytes);
-    return { file, memoryMiB, domid, state: guest as GuestStateJson, ring, store };
+    const state = stateOf(path, guest, file.ramBytes);
+    return { file, memoryMiB: state.memoryMiB, domid: state.domid, state, ring, store };
   } catch (error) {
     await file.close();
     throw error;

@@ -164,6 +164,11 @@ export class GuestProcess implements DomainHandle {
     return `the domain process died while it started${said === "" ? "" : `: ${said}`}`;
   }
 
+  /** The memory of a restored guest is in place; fulfilled when others can connect to it. @throws CallError when it ends first */
+  async restored(): Promise<void> {
+    await this.inLife(this.child.rpc.restored());
+  }
+
   async pause(): Promise<void> {
     await Promise.race([this.child.rpc.pause().catch(() => undefined), this.child.gone]);
   }

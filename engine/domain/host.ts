@@ -36,6 +36,9 @@ export const NETWORK_DOMAIN = "network";
 const STORAGE_ID = 1;
 const NETWORK_ID = 2;
 
+/** How long after its restore a guest looks at the clock. */
+const SUSPEND_DELAY_MS = 500;
+
 /** Pages that it exchanges with frontends, MiB. */
 const EXCHANGE_MIB = 8;
 
@@ -227,9 +230,13 @@ export class Host {
     const { id, guest, shared, failed, ring } = this.admit({ ...config, memoryMiB }, wanted);
     try {
       if (shared === undefined) throw new VbdError("this host cannot restore running machines", "start it anew");
-      await saved.file.loadInto(this.table.descriptor(id), memoryMiB << 20);
       const start = { config: { ...config, id, memoryMiB }, shared, saved: saved.state, ring: saved.ring };
-      await guest.start(start);
+      const loading = saved.file.loadInto(this.table.descriptor(id), memoryMiB << 20);
+      // Both to their ends: the memory must not go while it is being filled.
+      for (const part of await Promise.allSettled([loading, guest.start(start)])) {
+        if (part.status === "rejected") throw part.reason;
+      }
+      await guest.restored();
       this.xenstore.restoreDomain(id, saved.store);
       for (const disk of disks) await this.attachTo(id, disk);
       for (const vif of vifs) await this.attachVifTo(id, vifSchema.parse(vif));
@@ -240,7 +247,7 @@ export class Host {
       const after = timeAfterRestore(this.xenstore, id);
       await guest.unpause(after);
       // The guest looks at the clock again when it comes back from a suspend, which here ends at once.
-      if (after === "restore-suspend") this.control(id, "suspend");
+      if (after === "restore-suspend") this.suspendSoon(guest);
       return guest;
     } catch (error) {
       await failed();
@@ -248,6 +255,12 @@ export class Host {
     } finally {
       await saved.file.close();
     }
+  }
+
+  /** Has a restored guest suspend itself when its user has got his answer: it takes the guest a moment. */
+  private suspendSoon(guest: GuestProcess): void {
+    const timer = setTimeout(() => this.control(guest.id, "suspend"), SUSPEND_DELAY_MS);
+    void guest.exited.then(() => clearTimeout(timer));
   }
 
   /** Asks a guest through its control node, as a toolstack of Xen does: "poweroff", "reboot", "suspend". */

@@ -26,7 +26,7 @@ import {
 import { createGuestFrames } from "../memory/guest-frames.ts";
 import { createGuestMemory, type GuestMemory, type Mapping } from "../memory/guest-memory.ts";
 import { openMappedPath } from "../memory/mapped.ts";
-import { decodeGuestState, encodeGuestState } from "../snapshot/guest-state.ts";
+import type { GuestState } from "../snapshot/guest-state.ts";
 import { type RelayMessage, RingRelay, type SavedRing } from "../xenstore/relay.ts";
 import { XenstoreRing } from "../xenstore/ring.ts";
 import type { DomainConfig, DomainExit, DomainStart, DomainStatistics } from "./config.ts";
@@ -81,6 +81,7 @@ export class Machine {
   private readonly worker: Worker;
   private readonly hypervisorLog: LogFile | undefined;
   private readonly consoleLog: LogFile | undefined;
+  private readonly ring: ConsoleRing;
   private readonly console: ConsoleBackend;
   private readonly xenstore: RingRelay;
   /** Backends in this process. */
@@ -92,12 +93,8 @@ export class Machine {
   private unacknowledged = 0;
   private emergencyUntaken = 0;
   private ended = false;
-  private isReady: () => void = () => {};
   private isOver: () => void = () => {};
-  /** Fulfilled when the vCPU's thread has made the domain; when the guest has ended. */
-  private readonly ready = new Promise<void>((resolve) => {
-    this.isReady = resolve;
-  });
+  /** Fulfilled when the guest has ended. */
   private readonly over = new Promise<void>((resolve) => {
     this.isOver = resolve;
   });
@@ -115,6 +112,7 @@ export class Machine {
     this.delivery = new EventDelivery(this.mapping);
     this.consoleLog = config.consoleLog === undefined ? undefined : new LogFile(config.consoleLog);
     this.hypervisorLog = config.hypervisorLog === undefined ? undefined : new LogFile(config.hypervisorLog);
+    this.ring = new ConsoleRing(this.mapping);
     this.console = this.createConsole();
     const notify = () => void this.delivery.setPending(XENSTORE_PORT);
     this.xenstore = ring
@@ -142,7 +140,7 @@ export class Machine {
 
   private createConsole(): ConsoleBackend {
     return new ConsoleBackend({
-      ring: new ConsoleRing(this.mapping),
+      ring: this.ring,
       log: this.consoleLog,
       notify: () => this.delivery.setPending(CONSOLE_PORT),
       onOutput: (bytes) => {
@@ -153,9 +151,9 @@ export class Machine {
   }
 
   /**
-   * Loads the image into the domain's memory and starts its vCPU; or, with `saved`, puts back what a guest was whose memory is
-   * there already.
-   * @throws BuildError for an image that cannot be booted, GuestStateError for a state that cannot be a guest's
+   * Loads the image into the domain's memory and starts its vCPU; or, with `saved`, makes ready what a guest was, whose memory
+   * may still be on its way: restored() follows.
+   * @throws BuildError for an image that cannot be booted
    */
   static async start(
     { config, shared, saved, ring }: DomainStart,
@@ -165,15 +163,15 @@ export class Machine {
     const core = loadCore();
     const plan = planFrames(config.memoryMiB * MIB);
     const memory = shared === undefined ? createGuestMemory(plan, FRAMES) : openMappedPath(shared.memory, plan);
-    const start =
-      saved === undefined
-        ? { entry: await loadKernel(config, memory) }
-        : { saved: encodeGuestState(decodeGuestState(saved, plan)) };
+    const start = saved === undefined ? { entry: await loadKernel(config, memory) } : { saved: saved as GuestState };
     const input = { memory: memory.token, directory: shared?.directory, core, domain: config.id, start };
-    const machine = new Machine(config, events, worker, memory, input, ring);
-    // Who connects to a restored guest needs its physmap, which the vCPU's thread puts in place.
-    if (saved !== undefined) await Promise.race([machine.ready, machine.over]);
-    return machine;
+    return new Machine(config, events, worker, memory, input, ring);
+  }
+
+  /** The memory of a restored guest is in place. Fulfilled when others can connect to it. */
+  async restored(): Promise<void> {
+    this.ring.adopt();
+    await Promise.race([this.requests.call({ op: "restore" }), this.over]);
   }
 
   /** Stops the vCPU; fulfilled when it stands still. */
@@ -233,7 +231,6 @@ export class Machine {
   private receive(message: WorkerMessage): void {
     switch (message.kind) {
       case "ready":
-        this.isReady();
         // Events that the guest sent while nobody listened are still marked.
         this.dispatchEvents();
         void this.devices.start();

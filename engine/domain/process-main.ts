@@ -57,6 +57,7 @@ const functions: DomainProcessFunctions = {
   acknowledgeConsole: (bytes) => machine?.acknowledgeConsole(byteCount.parse(bytes)),
   statistics: () => machine?.statistics() ?? { instructions: 0, busySeconds: 0, residentBytes: 0 },
   stop: () => machine?.stop(),
+  restored: async () => machine?.restored(),
   pause: async () => machine?.pause(),
   unpause: async (after) => machine?.unpause(pauseSchema.parse(after)),
   capture: async (method, argument) => machine?.captures.call(method, argument) ?? NOT_STARTED,

@@ -1,12 +1,9 @@
 /** Errors of the toolstack's part of block devices: one line, "what; remedy". */
+import { InputError } from "../errors/input-error.ts";
 
-export class VbdError extends Error {
-  readonly remedy: string;
-
+export class VbdError extends InputError<"vbd"> {
   constructor(what: string, remedy: string) {
-    super(`${what}; ${remedy}`);
-    this.name = "VbdError";
-    this.remedy = remedy;
+    super("vbd", what, remedy);
   }
 }
 
@@ -20,7 +17,6 @@ export class HoldLostError extends VbdError {
 
   constructor(domain: "storage" | "network", swapped: boolean) {
     super(`the ${domain} domain was started anew while the guest's devices were held`, "try again");
-    this.name = "HoldLostError";
     this.swapped = swapped;
   }
 }

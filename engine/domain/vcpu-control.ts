@@ -1,13 +1,16 @@
 /** What a vCPU's thread does on request besides running the guest: stop, go on, and say what the guest is. */
 import type { Vcpu } from "../cpu/vcpu.ts";
-import { saveDomain } from "../hypervisor/saved-domain.ts";
+import { restoreDomain, saveDomain } from "../hypervisor/saved-domain.ts";
 import type { VcpuContext } from "../hypervisor/vcpu.ts";
+import { gfn } from "../memory/types.ts";
 import { encodeGuestState, type GuestState } from "../snapshot/guest-state.ts";
 import type { DomainClock } from "./domain-clock.ts";
 import type { VcpuLoop } from "./vcpu-loop.ts";
 import type { Pause, VcpuRequest } from "./worker-protocol.ts";
 
 const MIB = 1 << 20;
+/** The architectural place of the local APIC's registers, 0xfee00000. */
+export const LOCAL_APIC_FRAME = 0xfee00;
 
 /** Wall clock of the host at domain time 0, ns since the epoch. */
 function wallclockAt(clock: DomainClock): bigint {
@@ -19,8 +22,8 @@ export interface VcpuControlOptions {
   readonly cpu: Vcpu;
   readonly loop: VcpuLoop;
   readonly clock: DomainClock;
-  /** When a restored guest was stopped, ms since the epoch. */
-  readonly stoppedAt: number;
+  /** What a restored guest was. */
+  readonly saved: GuestState | undefined;
 }
 
 export class VcpuControl {
@@ -28,17 +31,17 @@ export class VcpuControl {
   private readonly cpu: Vcpu;
   private readonly loop: VcpuLoop;
   private readonly clock: DomainClock;
-  private readonly stoppedAt: number;
+  private readonly saved: GuestState | undefined;
   /** Who wants the vCPU to stand still. */
   private readonly reasons = new Set<"user" | "snapshot" | "restore">();
 
-  constructor({ context, cpu, loop, clock, stoppedAt }: VcpuControlOptions) {
+  constructor({ context, cpu, loop, clock, saved }: VcpuControlOptions) {
     this.context = context;
     this.cpu = cpu;
     this.loop = loop;
     this.clock = clock;
-    this.stoppedAt = stoppedAt;
-    if (stoppedAt > 0) this.reasons.add("restore");
+    this.saved = saved;
+    if (saved !== undefined) this.reasons.add("restore");
   }
 
   /** Performs a request; what it returns is the answer. */
@@ -52,10 +55,20 @@ export class VcpuControl {
         return undefined;
       case "save":
         return this.save(request.drivers);
+      case "restore":
+        this.restore();
+        return undefined;
       case "flush-translations":
         this.cpu.flushTlb();
         return undefined;
     }
+  }
+
+  private restore(): void {
+    if (this.saved === undefined) return;
+    this.cpu.state = this.saved.cpu;
+    restoreDomain(this.context.domain, this.saved.domain);
+    this.context.domain.physmap.mapDevice(gfn(LOCAL_APIC_FRAME));
   }
 
   private pause(offline: boolean): void {
@@ -83,7 +96,7 @@ export class VcpuControl {
         context.updateTime(true);
         return;
       case "restore-jump":
-        clock.advance((Date.now() - this.stoppedAt) * 1e6);
+        clock.advance((Date.now() - (this.saved?.stoppedAt ?? Date.now())) * 1e6);
         domain.setWallclock(wallclockAt(clock));
         context.updateTime(true);
         return;

@@ -4,21 +4,19 @@ import { CODE_FLAG, DIRTY_FLAG, FRAMES, PHYSMAP } from "../cpu/assembly/layout.t
 import { createVcpu, type DevicePage, type Vcpu } from "../cpu/vcpu.ts";
 import { cpuidEntries } from "../hypervisor/cpuid.ts";
 import { Domain } from "../hypervisor/domain.ts";
-import { restoreDomain } from "../hypervisor/saved-domain.ts";
 import { createCpuMemory } from "../memory/cpu-memory.ts";
 import { DomainDirectory } from "../memory/domain-directory.ts";
 import { COMMAND_STOP, CONTROL_COMMAND, CONTROL_EMERGENCY_TAKEN } from "../memory/frame-plan.ts";
 import { type Mapping, openGuestMemory } from "../memory/guest-memory.ts";
 import { EMPTY_DIRECTORY, Peers } from "../memory/peers.ts";
 import { domId, gfn } from "../memory/types.ts";
-import { decodeGuestState } from "../snapshot/guest-state.ts";
 import { DomainClock } from "./domain-clock.ts";
 import { HypervisorEnvironment } from "./driver/hypervisor-environment.ts";
 import { perform } from "./driver/storage-io.ts";
 import { VbdThread } from "./driver/vbd-thread.ts";
 import { pvhEntryState } from "./entry-state.ts";
 import { type Json, toJson } from "./json-state.ts";
-import { VcpuControl } from "./vcpu-control.ts";
+import { LOCAL_APIC_FRAME, VcpuControl } from "./vcpu-control.ts";
 import { type LoopEnd, type LoopRequest, VcpuLoop } from "./vcpu-loop.ts";
 import type {
   BackendAnswer,
@@ -28,8 +26,6 @@ import type {
   WorkerMessage,
 } from "./worker-protocol.ts";
 
-/** The architectural place of the local APIC's registers, 0xfee00000. */
-const LOCAL_APIC_FRAME = 0xfee00;
 /** The guest's TSC counts nanoseconds. */
 const TSC_KHZ = 1_000_000;
 /** Bytes of console_io output that may be under way to the host's thread. */
@@ -106,7 +102,7 @@ async function main(input: WorkerInput): Promise<void> {
     dirtyFlags: DIRTY_FLAG,
   });
   const { mapping } = memory;
-  const saved = "saved" in input.start ? decodeGuestState(input.start.saved, mapping.plan) : undefined;
+  const saved = "saved" in input.start ? input.start.saved : undefined;
   const clock = new DomainClock(saved?.domain.clock ?? 0);
   // The guest runs only once the context exists.
   const device: DevicePage = {
@@ -136,19 +132,16 @@ async function main(input: WorkerInput): Promise<void> {
   const context = domain.addVcpu(vcpu);
   if ("entry" in input.start) {
     vcpu.state = pvhEntryState(input.start.entry);
+    memory.physmap.mapDevice(gfn(LOCAL_APIC_FRAME));
     clock.start();
-  } else if (saved !== undefined) {
-    vcpu.state = saved.cpu;
-    restoreDomain(domain, saved.domain);
   }
-  memory.physmap.mapDevice(gfn(LOCAL_APIC_FRAME));
   const loop = new VcpuLoop({
     context,
     cpu: vcpu,
     instructions: () => vcpu.instructions,
     ...(saved && { restored: { wait: saved.wait } }),
   });
-  const control = new VcpuControl({ context, cpu: vcpu, loop, clock, stoppedAt: saved?.stoppedAt ?? 0 });
+  const control = new VcpuControl({ context, cpu: vcpu, loop, clock, saved });
   let devices: VbdThread | undefined;
   post({ kind: "ready" });
   let end = runGuarded(loop);

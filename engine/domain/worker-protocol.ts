@@ -2,7 +2,7 @@
 
 import type { MessagePort } from "node:worker_threads";
 import type { MemoryToken } from "../memory/guest-memory.ts";
-import type { GuestStateJson } from "../snapshot/guest-state.ts";
+import type { GuestState } from "../snapshot/guest-state.ts";
 import type { StorageRequest } from "./driver/storage-io.ts";
 import type { PvhEntry } from "./entry-state.ts";
 import type { Json } from "./json-state.ts";
@@ -18,17 +18,19 @@ export interface WorkerInput {
   readonly control: MessagePort;
   readonly core: WebAssembly.Module;
   readonly domain: number;
-  /** Where a new guest begins, or what a restored one was; the latter stands still until it is told to go on. */
-  readonly start: { readonly entry: PvhEntry } | { readonly saved: GuestStateJson };
+  /** Where a new guest begins, or what a restored one was; the latter waits for "restore" and then to be unpaused. */
+  readonly start: { readonly entry: PvhEntry } | { readonly saved: GuestState };
 }
 
-/** A request for the vCPU. The answer to "save" is a GuestStateJson or an Unsaveable, to the others nothing. */
+/** A request for the vCPU. The answer to "save" is a document (snapshot/guest-state.ts) or an Unsaveable, to the others nothing. */
 export type VcpuRequest =
   /** Stop running guest code; `offline`: for so long that the guest's accounts should show it. */
   | { readonly op: "pause"; readonly offline: boolean }
   | { readonly op: "unpause"; readonly after: Pause }
   /** What the paused guest is. `drivers`: numbers of domains that serve devices and will connect to a restored guest. */
   | { readonly op: "save"; readonly drivers: readonly number[] }
+  /** Become what was saved: the memory is in place. */
+  | { readonly op: "restore" }
   /** Forget translations, so that pages that are written to from now on are marked as dirty. */
   | { readonly op: "flush-translations" };
 

@@ -2,6 +2,7 @@
  * What the parts of the network say to one another: hooks of policies, taps of captures, time.
  */
 import type { Frame } from "../device/net/frame.ts";
+import { InputError } from "../errors/input-error.ts";
 import type { Headers } from "./headers.ts";
 
 /**
@@ -68,15 +69,4 @@ export type NetworkErrorCode =
   | "too-many";
 
 /** A wish of the user that the network cannot grant: cause and remedy in one line. */
-export class NetworkError extends Error {
-  readonly code: NetworkErrorCode;
-  /** What the user can do about it. */
-  readonly remedy: string;
-
-  constructor(code: NetworkErrorCode, what: string, remedy: string) {
-    super(`${what}; ${remedy}`);
-    this.name = "NetworkError";
-    this.code = code;
-    this.remedy = remedy;
-  }
-}
+export class NetworkError extends InputError<NetworkErrorCode> {}

@@ -1,4 +1,5 @@
 /** The errors of snapshot files. Each message is one line, "cause; remedy", ready to be printed as it is. */
+import { InputError } from "../errors/input-error.ts";
 
 /** What went wrong, for programs; the message says it for people. */
 export type SnapshotErrorCode =
@@ -15,15 +16,6 @@ export type SnapshotErrorCode =
   | "cancelled"
   | "unsupported-host";
 
-const LONGEST_MESSAGE = 600;
-
-/** Makes text of unknown origin (file names) safe for one line of a terminal. */
-function oneLine(text: string): string {
-  // biome-ignore lint/suspicious/noControlCharactersInRegex: control characters are what is being removed
-  const clean = text.replace(/[\u0000-\u001f\u007f-\u009f\u2028\u2029]+/g, " ").trim();
-  return clean.length > LONGEST_MESSAGE ? `${clean.slice(0, LONGEST_MESSAGE)}…` : clean;
-}
-
 /** The errno name of a failed system call ("ENOENT"), or undefined when the error is of another kind. */
 export function errnoOf(error: unknown): string | undefined {
   if (!(error instanceof Error) || !("errno" in error) || !("code" in error)) return undefined;
@@ -31,18 +23,7 @@ export function errnoOf(error: unknown): string | undefined {
 }
 
 /** A snapshot that cannot be written or used: cause and remedy in one line. */
-export class SnapshotError extends Error {
-  readonly code: SnapshotErrorCode;
-  /** What the user can do about it. */
-  readonly remedy: string;
-
-  constructor(code: SnapshotErrorCode, what: string, remedy: string, cause?: unknown) {
-    super(oneLine(`${what}; ${remedy}`), cause === undefined ? undefined : { cause });
-    this.name = "SnapshotError";
-    this.code = code;
-    this.remedy = remedy;
-  }
-}
+export class SnapshotError extends InputError<SnapshotErrorCode> {}
 
 /** A file whose contents contradict themselves. `detail` follows "is damaged: ". */
 export function damaged(path: string, detail: string): SnapshotError {

@@ -24,11 +24,19 @@ export interface BackgroundAnswer {
 }
 
 export class BackgroundCompiler {
-  private readonly port: MessagePort;
+  private readonly memory: WebAssembly.Memory;
+  private readonly handlers: ReadonlyMap<number, string>;
+  private port: MessagePort | undefined;
 
   constructor(memory: WebAssembly.Memory, handlers: ReadonlyMap<number, string>) {
+    this.memory = memory;
+    this.handlers = handlers;
+  }
+
+  /** The thread begins with the first request: a guest that starts or is restored needs the processors itself. */
+  private start(): MessagePort {
+    const { memory, handlers } = this;
     const { port1, port2 } = new MessageChannel();
-    this.port = port1;
     const input: BackgroundInput = { memory, handlers, port: port2 };
     const worker = new Worker(new URL("./background-worker.js", import.meta.url), {
       workerData: input,
@@ -36,14 +44,16 @@ export class BackgroundCompiler {
     });
     worker.unref();
     port1.unref();
+    return port1;
   }
 
   request(request: BackgroundRequest): void {
+    this.port ??= this.start();
     this.port.postMessage(request);
   }
 
   /** What has been compiled meanwhile. */
   take(): BackgroundAnswer | undefined {
-    return receiveMessageOnPort(this.port)?.message as BackgroundAnswer | undefined;
+    return this.port && (receiveMessageOnPort(this.port)?.message as BackgroundAnswer | undefined);
   }
 }

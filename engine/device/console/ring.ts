@@ -17,13 +17,16 @@ import type { Mapping } from "../../memory/guest-memory.ts";
 export class ConsoleRing {
   private readonly mapping: Mapping;
   private readonly start: number;
-  private outConsumer: number;
-  private inProducer: number;
+  private outConsumer = 0;
+  private inProducer = 0;
 
   constructor(mapping: Mapping) {
     this.mapping = mapping;
     this.start = mapping.base + mapping.plan.console;
-    // Zero for a new guest; a restored one goes on where it was.
+  }
+
+  /** Goes on where the ring of a restored guest was left. */
+  adopt(): void {
     this.outConsumer = this.index(CONSOLE_OUT_CONS);
     this.inProducer = this.index(CONSOLE_IN_PROD);
   }

@@ -73,7 +73,8 @@ function refusedFile(path: string, verb: string, name: string, error: unknown): 
   if (name === "EACCES" || name === "EPERM") {
     return new DiskError("no-permission", `${path} may not be ${verb}`, "check its permissions", error);
   }
-  return new DiskError("unusable-image", `${path} cannot be ${verb} (${name})`, "check the storage it lies on", error);
+  const code = verb === "read" ? "unreadable-image" : "unusable-image";
+  return new DiskError(code, `${path} cannot be ${verb} (${name})`, "check the storage it lies on", error);
 }
 
 /** An open file with its name for messages. Every failure is a DiskError. */

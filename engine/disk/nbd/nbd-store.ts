@@ -6,7 +6,8 @@
 import { constants } from "node:os";
 import { performance } from "node:perf_hooks";
 import type { BlockStore, Done, Scatter } from "../../device/block/store.ts";
-import { DiskError, errnoName, oneLine } from "../errors.ts";
+import { oneLine } from "../../errors/input-error.ts";
+import { DiskError, errnoName } from "../errors.ts";
 import type { NbdSpec } from "../spec.ts";
 import { connectNbd, type ExportInfo, type NbdSession, nbdName } from "./negotiate.ts";
 import { Command, type CommandNumber, hostErrno, NBD_ESHUTDOWN, requestHeader } from "./protocol.ts";

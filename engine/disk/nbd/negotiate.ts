@@ -2,7 +2,8 @@
 import { readFileSync } from "node:fs";
 import { connect as connectSocket, isIP, type Socket } from "node:net";
 import { type ConnectionOptions, connect as connectTls } from "node:tls";
-import { DiskError, errnoName, errnoOf, oneLine } from "../errors.ts";
+import { oneLine } from "../../errors/input-error.ts";
+import { DiskError, errnoName, errnoOf } from "../errors.ts";
 import type { NbdSpec } from "../spec.ts";
 import {
   DEFAULT_MAX_PAYLOAD,

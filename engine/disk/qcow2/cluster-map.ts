@@ -2,12 +2,12 @@
  * Where the clusters of one image lie: the L1 table, and the L2 tables as they are needed. Everything that stands in them
  * is checked when it is used.
  */
-import { constants } from "node:os";
 import type { MemoryView } from "../../device/domain-interface.ts";
 import { bytesPerL2, type Qcow2Header } from "./header.ts";
 import { hostBuffer } from "./host-buffer.ts";
 import type { ImageFile } from "./image-file.ts";
 import type { JournalRecord } from "./journal.ts";
+import { DAMAGED } from "./status.ts";
 import { type CachedTable, TableCache } from "./table-cache.ts";
 import {
   compressedLength,
@@ -20,7 +20,6 @@ import {
   isZero,
 } from "./tables.ts";
 
-const { EIO } = constants.errno;
 const TWO_TO_32 = 2 ** 32;
 
 /** How a cluster is stored. */
@@ -88,14 +87,14 @@ export class ClusterMap {
     }
   }
 
-  /** Offset of the L2 table that L1 entry `index` names; 0: none; or -EIO. */
+  /** Offset of the L2 table that L1 entry `index` names; 0: none; or DAMAGED. */
   tableOffset(index: number): number {
     const high = this.l1.view.getUint32(index * 8);
     const low = this.l1.view.getUint32(index * 8 + 4);
     if (high === 0 && low === 0) return 0;
     const offset = entryOffset(high, low);
     const fits = offset % this.#clusterSize === 0 && offset < this.file.end;
-    return fits && !hasReservedL1Bits(high, low) ? offset : -EIO;
+    return fits && !hasReservedL1Bits(high, low) ? offset : DAMAGED;
   }
 
   /** The L2 table of L1 entry `index`; undefined: there is none; or a negated errno. */
@@ -136,7 +135,7 @@ export class ClusterMap {
   /**
    * Finds how the disk is stored from `offset` on, up to `length` bytes or the end of what one L2 table maps; the answer
    * is in kind, run, host, hostLength, copied.
-   * @returns 0 or -EIO (a table that cannot be right)
+   * @returns 0, DAMAGED (a table that cannot be right), or a negated errno
    */
   locate(offset: number, length: number): number {
     const index = Math.floor(offset / this.#tableBytes);
@@ -165,9 +164,9 @@ export class ClusterMap {
       this.run = Math.min(most, clusterSize - skipped);
       return 0;
     }
-    if (hasReservedL2Bits(high, low, this.header.version)) return -EIO;
+    if (hasReservedL2Bits(high, low, this.header.version)) return DAMAGED;
     const offset = entryOffset(high, low);
-    if ((low & (clusterSize - 1) & ~1) !== 0) return -EIO;
+    if ((low & (clusterSize - 1) & ~1) !== 0) return DAMAGED;
     const isData = offset !== 0 && !isZero(low);
     this.kind = isData ? STORED.data : isZero(low) ? STORED.zero : STORED.nowhere;
     this.copied = isCopied(high);

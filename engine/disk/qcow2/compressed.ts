@@ -1,11 +1,10 @@
 /** Compressed clusters: their contents, of which the latest are kept. */
-import { constants } from "node:os";
 import { inflateRawSync, constants as zlib } from "node:zlib";
 import { Decompress } from "fzstd";
 import { hostBuffer } from "./host-buffer.ts";
 import type { ImageFile } from "./image-file.ts";
+import { DAMAGED } from "./status.ts";
 
-const { EIO } = constants.errno;
 /** Bytes of contents kept per image. */
 const KEPT = 4 << 20;
 
@@ -52,7 +51,7 @@ export class CompressedClusters {
     this.#most = Math.max(2, KEPT / clusterSize);
   }
 
-  /** The contents of the cluster whose data lies at offset, length; or a negated errno. */
+  /** The contents of the cluster whose data lies at offset, length; DAMAGED; or a negated errno. */
   contents(offset: number, length: number): Uint8Array | number {
     const kept = this.#contents.get(offset);
     if (kept) {
@@ -61,13 +60,13 @@ export class CompressedClusters {
       return kept;
     }
     const available = Math.min(length, this.#file.end - offset);
-    if (available <= 0) return -EIO;
+    if (available <= 0) return DAMAGED;
     const memory = hostBuffer(available);
     const status = this.#file.readBytes(offset, memory, 0, available);
     if (status < 0) return status;
     const data = Uint8Array.from(memory.bytes.subarray(0, available));
     const bytes = this.#method === "zstd" ? unzstd(data, this.#clusterSize) : inflate(data, this.#clusterSize);
-    if (!bytes) return -EIO;
+    if (!bytes) return DAMAGED;
     if (this.#contents.size >= this.#most) {
       const [oldest] = this.#contents.keys();
       if (oldest !== undefined) this.#contents.delete(oldest);

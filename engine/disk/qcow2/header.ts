@@ -3,7 +3,7 @@
  * Source: QEMU's docs/interop/qcow2.txt. All numbers of the format are big-endian.
  */
 import { fstatSync, readSync } from "node:fs";
-import { DiskError, errnoName, errnoOf } from "../errors.ts";
+import { DiskError, errnoOf, unreadable } from "../errors.ts";
 
 export const QCOW2_MAGIC = 0x514649fb;
 
@@ -119,12 +119,7 @@ function readStart(descriptor: number, path: string, length: number): Uint8Array
       filled += count;
     }
   } catch (error) {
-    throw new DiskError(
-      "unusable-image",
-      `disk image ${path} cannot be read (${errnoName(errnoOf(error))})`,
-      "check the storage it lies on",
-      error,
-    );
+    throw unreadable(path, errnoOf(error), error);
   }
   return bytes.subarray(0, filled);
 }
@@ -295,7 +290,7 @@ function checkSnapshots(path: string, view: DataView, clusterSize: number) {
 /**
  * Reads and checks the header of an open image.
  * @param path name in messages
- * @throws DiskError "unusable-image" (damaged, cannot be read), "unsupported-format" (no qcow2, a feature we do not have)
+ * @throws DiskError "unusable-image" (damaged), "unreadable-image", "unsupported-format" (no qcow2, a feature we do not have)
  */
 export function readHeader(descriptor: number, path = "of this descriptor"): Qcow2Header {
   const longest = 2 ** LIMITS.clusterBits.most;

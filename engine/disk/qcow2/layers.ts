@@ -86,7 +86,7 @@ export function readChain(
   return 0;
 }
 
-/** Whether [offset, offset + length) reads as zero because no layer has anything there. A negated errno: a damaged table. */
+/** Whether [offset, offset + length) reads as zero because no layer has anything there. DAMAGED, or a negated errno. */
 export function isBlank(layers: readonly Layer[], level: number, offset: number, length: number): boolean | number {
   const layer = layers[level];
   if (!layer || offset >= layer.size) return true;

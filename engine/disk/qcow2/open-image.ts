@@ -1,5 +1,5 @@
 /** Opens the images of a chain: headers and L1 tables read and checked, the writable one recovered if need be. */
-import { DiskError, errnoName } from "../errors.ts";
+import { DiskError, unreadable } from "../errors.ts";
 import type { HostIo } from "../host-io.ts";
 import type { FileSpec, ImageLayer, Qcow2Spec } from "../spec.ts";
 import { openTarget } from "../target.ts";
@@ -14,14 +14,6 @@ import { Refcounts } from "./refcounts.ts";
 import { WriteSession } from "./session.ts";
 import { readSnapshotTables } from "./snapshots.ts";
 import { entryOffset } from "./tables.ts";
-
-function cannotRead(file: ImageFile, status: number): DiskError {
-  return new DiskError(
-    "unusable-image",
-    `disk image ${file.path} cannot be read (${errnoName(-status)})`,
-    "check the storage it lies on",
-  );
-}
 
 function damaged(path: string, what: string): DiskError {
   return new DiskError(
@@ -40,7 +32,7 @@ function openFile(layer: ImageLayer, readOnly: boolean, io: HostIo): ImageFile {
 function mapOf(file: ImageFile, header: Qcow2Header): ClusterMap {
   if (header.l1Offset + header.l1Size * 8 > file.end) throw damaged(file.path, "the L1 table is not within the file");
   const l1 = readL1(file, header);
-  if (typeof l1 === "number") throw cannotRead(file, l1);
+  if (typeof l1 === "number") throw unreadable(file.path, -l1);
   return new ClusterMap(file, header, l1);
 }
 
@@ -52,7 +44,7 @@ function openFrozen(spec: ImageLayer, io: HostIo): Layer {
     const header = readHeader(file.descriptor, file.path);
     const map = mapOf(file, header);
     const records = isDirty(header) ? readJournal(file, header) : [];
-    if (typeof records === "number") throw cannotRead(file, records);
+    if (typeof records === "number") throw unreadable(file.path, -records);
     map.override(records);
     return new Layer(file, map);
   } catch (error) {

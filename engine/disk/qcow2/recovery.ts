@@ -1,6 +1,6 @@
 /** What is done with an image whose last writer did not come to its end: see session.ts. */
 import type { MemoryView } from "../../device/domain-interface.ts";
-import { DiskError, errnoName } from "../errors.ts";
+import { DiskError, errnoName, unreadable } from "../errors.ts";
 import { EXTENSION, INCOMPATIBLE, LIMITS, type Qcow2Header } from "./header.ts";
 import { hostBuffer } from "./host-buffer.ts";
 import type { ImageFile } from "./image-file.ts";
@@ -38,6 +38,10 @@ function checked(file: ImageFile, status: number): void {
   );
 }
 
+function checkedRead(file: ImageFile, status: number): void {
+  if (status < 0) throw unreadable(file.path, -status);
+}
+
 class ReferenceCount {
   readonly counts: Uint32Array;
   readonly #file: ImageFile;
@@ -67,7 +71,7 @@ class ReferenceCount {
       const offset = entryOffset(l1.view.getUint32(i * 8), l1.view.getUint32(i * 8 + 4));
       if (offset === 0 || offset % clusterSize !== 0 || offset >= this.#file.end) continue;
       this.add(offset, clusterSize);
-      checked(this.#file, this.#file.readBytes(offset, this.#table, 0, clusterSize));
+      checkedRead(this.#file, this.#file.readBytes(offset, this.#table, 0, clusterSize));
       this.#addL2(this.#table.view);
     }
   }
@@ -156,7 +160,7 @@ function correctRefcounts(file: ImageFile, header: Qcow2Header, table: MemoryVie
       if (offset !== 0 || counted.some((count) => count > 0)) throw needsRepair(file.path, "refcounts are missing");
       continue;
     }
-    checked(file, file.readBytes(offset, block, 0, clusterSize));
+    checkedRead(file, file.readBytes(offset, block, 0, clusterSize));
     let changed = false;
     for (let i = 0; i < perBlock; i++) {
       const counted = counts[index * perBlock + i] ?? 0;
@@ -173,7 +177,7 @@ function correctRefcounts(file: ImageFile, header: Qcow2Header, table: MemoryVie
 export function readRefcountTable(file: ImageFile, header: Qcow2Header): MemoryView {
   const length = header.refcountTableClusters * header.clusterSize;
   const table = hostBuffer(length);
-  checked(file, file.readBytes(header.refcountTableOffset, table, 0, length));
+  checkedRead(file, file.readBytes(header.refcountTableOffset, table, 0, length));
   return table;
 }
 
@@ -188,13 +192,13 @@ export function isDirty(header: Qcow2Header): boolean {
  * @param file open for writing
  * @param l1 its L1 table
  * @returns the header as it is now
- * @throws DiskError when it is damaged otherwise, or cannot be written
+ * @throws DiskError when it is damaged otherwise, or cannot be read or written
  */
 export function recover(file: ImageFile, header: Qcow2Header, l1: MemoryView): Qcow2Header {
   if (header.l1Size * 8 > LIMITS.l1Table) throw needsRepair(file.path, "its L1 table");
   const records = readJournal(file, header);
-  if (typeof records === "number") checked(file, records);
-  else if (records.length > 0) replay(file, header, l1, records);
+  if (typeof records === "number") throw unreadable(file.path, -records);
+  if (records.length > 0) replay(file, header, l1, records);
   // From here on the journal's clusters are free, so nothing may name them.
   const noJournal = { ...header, extensions: header.extensions.filter(({ type }) => type !== JOURNAL_EXTENSION) };
   if (noJournal.extensions.length !== header.extensions.length) {

@@ -11,10 +11,11 @@ import type { ClusterSet } from "./cluster-set.ts";
 import { LIMITS, type Qcow2Header } from "./header.ts";
 import { hostBuffer } from "./host-buffer.ts";
 import type { ImageFile } from "./image-file.ts";
+import { DAMAGED } from "./status.ts";
 import { type CachedTable, TableCache } from "./table-cache.ts";
 import { entryHigh, entryLow, entryOffset, getRefcount, refcountsPerBlock, setRefcount } from "./tables.ts";
 
-const { EFBIG, EIO } = constants.errno;
+const { EFBIG } = constants.errno;
 /** Bytes of clusters taken at once. */
 const BATCH = 4 << 20;
 const MOST_CACHED = 16 << 20;
@@ -89,7 +90,7 @@ export class Refcounts {
       const stop = Math.min(first + count, start + this.#perBlock);
       const block = this.#block(index);
       if (typeof block === "number") return block;
-      if (!block) return -EIO;
+      if (!block) return DAMAGED;
       for (let i = cluster; i < stop; i++) setRefcount(block.memory.view, i - start, this.#order, value);
       const from = ((cluster - start) << this.#order) >>> 3;
       const to = (((stop - start) << this.#order) + 7) >>> 3;
@@ -105,10 +106,10 @@ export class Refcounts {
     return 0;
   }
 
-  /** Takes one reference away. @returns the refcount now; -EIO: there was none */
+  /** Takes one reference away. @returns the refcount now; DAMAGED: there was none */
   drop(cluster: number): number {
     const before = this.get(cluster);
-    if (before <= 0) return before === 0 ? -EIO : before;
+    if (before <= 0) return before === 0 ? DAMAGED : before;
     const status = this.setRange(cluster, 1, before - 1);
     return status < 0 ? status : before - 1;
   }
@@ -155,7 +156,7 @@ export class Refcounts {
   #reserve(most: number): number {
     const first = this.#findRun(1, most, true);
     if (first < 0) return first;
-    if (this.#isFarOut(first)) return -EIO;
+    if (this.#isFarOut(first)) return DAMAGED;
     const status = this.setRange(first, this.granted, 1);
     if (status < 0) return status;
     this.#reserved = first;
@@ -193,7 +194,7 @@ export class Refcounts {
         continue;
       }
       // A table in a cluster that counts as free: writing there would destroy it.
-      if (this.#metadata.has(cluster) || cluster === 0) return -EIO;
+      if (this.#metadata.has(cluster) || cluster === 0) return DAMAGED;
       if (first < 0) first = cluster;
       count++;
     }
@@ -209,7 +210,7 @@ export class Refcounts {
     const low = this.#table.view.getUint32(index * 8 + 4);
     const offset = entryOffset(high, low);
     if (high === 0 && low === 0) return undefined;
-    if (offset === 0 || offset % this.#clusterSize !== 0 || offset >= this.#file.end || low & 511) return -EIO;
+    if (offset === 0 || offset % this.#clusterSize !== 0 || offset >= this.#file.end || low & 511) return DAMAGED;
     const block = this.#cache.room(() => 0);
     if (typeof block === "number") return block;
     const status = this.#file.readBytes(offset, block.memory, 0, this.#clusterSize);
@@ -237,7 +238,7 @@ export class Refcounts {
   #writeBlocks(index: number, blocks: number, more: number): number {
     const first = index * this.#perBlock;
     const used = blocks + more;
-    if (this.#metadata.hasAny(first, used)) return -EIO;
+    if (this.#metadata.hasAny(first, used)) return DAMAGED;
     const memory = hostBuffer(blocks * this.#clusterSize);
     for (let i = 0; i < used; i++) setRefcount(memory.view, i, this.#order, 1);
     return this.#file.writeBytes(first * this.#clusterSize, memory, 0, blocks * this.#clusterSize);
@@ -291,7 +292,7 @@ export class Refcounts {
       if (status < 0) return status;
     }
     const index = this.#behindAll();
-    if (this.#isFarOut(index * this.#perBlock)) return -EIO;
+    if (this.#isFarOut(index * this.#perBlock)) return DAMAGED;
     const status = this.#writeBlocks(index, blocks, count);
     if (status < 0) return status;
     const entered = this.#enterBlocks(index, blocks);
@@ -301,7 +302,7 @@ export class Refcounts {
   /** A larger refcount table, behind all that is counted so far, with the blocks that count it. */
   #growTable(entries: number): number {
     const index = this.#behindAll();
-    if (this.#isFarOut(index * this.#perBlock)) return -EIO;
+    if (this.#isFarOut(index * this.#perBlock)) return DAMAGED;
     // Its own blocks, and half as much again, so that growing stays rare.
     let clusters = Math.ceil(((entries + 2) * 12) / this.#clusterSize);
     clusters = Math.max(clusters, this.#tableClusters + 1);

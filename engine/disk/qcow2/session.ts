@@ -17,10 +17,11 @@ import { hostBuffer } from "./host-buffer.ts";
 import type { ImageFile } from "./image-file.ts";
 import { bootIdentity, JOURNAL_EXTENSION, JOURNAL_LENGTH, Journal, journalExtension, setEntries } from "./journal.ts";
 import type { Refcounts } from "./refcounts.ts";
+import { DAMAGED } from "./status.ts";
 import type { CachedTable } from "./table-cache.ts";
 import { entryHigh, entryLow, isCopied } from "./tables.ts";
 
-const { EFBIG, EIO } = constants.errno;
+const { EFBIG } = constants.errno;
 /** Clusters given up, in bytes, after which a flush gives them back without being asked for. */
 const MOST_FREED = 256 << 20;
 
@@ -112,18 +113,18 @@ export class WriteSession {
     return this.#corrupt;
   }
 
-  /** Says that the image's tables contradict each other. Nothing is written any more. @returns -EIO */
+  /** Says that the image's tables contradict each other. Nothing is written any more. @returns DAMAGED */
   corrupted(what: string): number {
     if (!this.#corrupt) {
       this.#log(`disk image ${this.file.path} is damaged (${what}) and takes no more writes; repair it`);
     }
     this.#corrupt = true;
-    return -EIO;
+    return DAMAGED;
   }
 
   /** Before the first change: says in the header that the image is in use. */
   begin(): number {
-    if (this.#corrupt) return -EIO;
+    if (this.#corrupt) return DAMAGED;
     if (this.#begun) return 0;
     this.#marked = true;
     const { version, incompatible } = this.#header;
@@ -136,7 +137,7 @@ export class WriteSession {
       });
       if (status < 0) return status;
       const journal = this.#boot ? this.#makeJournal(this.#boot) : 0;
-      if (journal < 0) return journal === -EIO ? this.corrupted("refcounts") : journal;
+      if (journal < 0) return journal === DAMAGED ? this.corrupted("refcounts") : journal;
     }
     this.#begun = true;
     return 0;
@@ -177,14 +178,14 @@ export class WriteSession {
   /** The L2 table of L1 entry `index`, made or copied so that it may be changed. */
   table(index: number): CachedTable | number {
     const table = this.map.table(index);
-    if (typeof table === "number") return table === -EIO ? this.corrupted("an L1 entry") : table;
+    if (typeof table === "number") return table === DAMAGED ? this.corrupted("an L1 entry") : table;
     if (table && isCopied(this.map.l1.view.getUint32(index * 8))) return table;
     return this.#newTable(index, table);
   }
 
   #newTable(index: number, shared: CachedTable | undefined): CachedTable | number {
     const cluster = this.refcounts.allocate(1);
-    if (cluster < 0) return cluster === -EIO ? this.corrupted("refcounts") : cluster;
+    if (cluster < 0) return cluster === DAMAGED ? this.corrupted("refcounts") : cluster;
     const offset = cluster * this.#clusterSize;
     const contents = shared?.memory ?? hostBuffer(this.#clusterSize);
     let status = this.file.writeBytes(offset, contents, 0, this.#clusterSize);
@@ -305,7 +306,7 @@ export class WriteSession {
         continue;
       }
       const left = this.refcounts.drop(cluster);
-      if (left === -EIO) return this.corrupted("a cluster in use with refcount 0");
+      if (left === DAMAGED) return this.corrupted("a cluster in use with refcount 0");
       if (left < 0) return left;
       cluster++;
     }

@@ -1,6 +1,6 @@
 /** Internal snapshots of an image: only where their tables lie, so that those are left alone. */
 import type { MemoryView } from "../../device/domain-interface.ts";
-import { DiskError } from "../errors.ts";
+import { DiskError, unreadable } from "../errors.ts";
 import { LIMITS, type Qcow2Header } from "./header.ts";
 import { hostBuffer } from "./host-buffer.ts";
 import type { ImageFile } from "./image-file.ts";
@@ -29,13 +29,14 @@ function readL1At(file: ImageFile, header: Qcow2Header, offset: number, entries:
   const fits = offset % header.clusterSize === 0 && offset + entries * 8 <= file.end;
   if (entries * 8 > LIMITS.l1Table || !fits) throw damaged(file.path);
   const l1 = hostBuffer(Math.max(8, entries * 8));
-  if (file.readBytes(offset, l1, 0, entries * 8) < 0) throw damaged(file.path);
+  const status = file.readBytes(offset, l1, 0, entries * 8);
+  if (status < 0) throw unreadable(file.path, -status);
   return l1;
 }
 
 /**
  * Reads the snapshot table and the L1 tables it names.
- * @throws DiskError "unusable-image" when they cannot be right or cannot be read
+ * @throws DiskError "unusable-image" when they cannot be right, "unreadable-image" when they cannot be read
  */
 export function readSnapshotTables(file: ImageFile, header: Qcow2Header): SnapshotTables {
   const tables: { offset: number; entries: number; l1: MemoryView }[] = [];
@@ -45,7 +46,8 @@ export function readSnapshotTables(file: ImageFile, header: Qcow2Header): Snapsh
   for (let i = 0; i < header.snapshotCount; i++) {
     const start = header.snapshotsOffset + at;
     if (start + FIXED > file.end || at > LONGEST_TABLE) throw damaged(file.path);
-    if (file.readBytes(start, fixed, 0, FIXED) < 0) throw damaged(file.path);
+    const status = file.readBytes(start, fixed, 0, FIXED);
+    if (status < 0) throw unreadable(file.path, -status);
     const { view } = fixed;
     const offset = view.getUint32(0) * 2 ** 32 + view.getUint32(4);
     const entries = view.getUint32(8);

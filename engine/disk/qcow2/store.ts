@@ -4,13 +4,13 @@
  */
 import { constants } from "node:os";
 import type { BlockStore, Done, Scatter, StoreFailure } from "../../device/block/store.ts";
-import { errnoName } from "../errors.ts";
 import { type HostIo, hostIo } from "../host-io.ts";
 import type { Qcow2Spec } from "../spec.ts";
 import { totalLength } from "./host-buffer.ts";
 import { type Layer, readChain } from "./layers.ts";
 import { type OpenImage, openImage } from "./open-image.ts";
 import type { WriteSession } from "./session.ts";
+import { errnoOfStatus, statusName } from "./status.ts";
 import { ImageWriter } from "./writer.ts";
 
 const { EOPNOTSUPP, EROFS } = constants.errno;
@@ -59,22 +59,22 @@ class ImageStore implements Qcow2Store {
 
   read(offset: number, into: Scatter, done: Done): void {
     const status = readChain(this.#layers, 0, offset, into, 0, totalLength(into));
-    done(status < 0 ? this.#failure("read", -status) : undefined);
+    done(status < 0 ? this.#failure("read", status) : undefined);
   }
 
   write(offset: number, from: Scatter, done: Done): void {
     const status = this.#writer ? this.#writer.write(offset, from, 0, totalLength(from)) : -EROFS;
-    done(status < 0 ? this.#failure("write", -status) : undefined);
+    done(status < 0 ? this.#failure("write", status) : undefined);
   }
 
   flush(done: Done): void {
     const status = this.#session ? this.#session.flush() : 0;
-    done(status < 0 ? this.#failure("flush", -status) : undefined);
+    done(status < 0 ? this.#failure("flush", status) : undefined);
   }
 
   discardRange(offset: number, length: number, secure: boolean, done: Done): void {
     const status = this.discard && !secure ? this.#writer!.discard(offset, length) : -EOPNOTSUPP;
-    done(status < 0 ? this.#failure("discard", -status) : undefined);
+    done(status < 0 ? this.#failure("discard", status) : undefined);
   }
 
   onResize(listener: () => void): void {
@@ -83,7 +83,7 @@ class ImageStore implements Qcow2Store {
 
   resize(bytes: number): StoreFailure | undefined {
     const status = this.#writer ? this.#writer.grow(bytes) : -EROFS;
-    if (status < 0) return this.#failure("resize", -status);
+    if (status < 0) return this.#failure("resize", status);
     for (const listener of this.#listeners) listener();
     return undefined;
   }
@@ -94,14 +94,14 @@ class ImageStore implements Qcow2Store {
     const status = this.#session?.finish() ?? 0;
     if (status < 0) {
       // Nothing is lost: it is still marked as in use, and the next to open it puts it in order.
-      this.#log(`disk image ${this.#path} could not be closed cleanly (${errnoName(-status)})`);
+      this.#log(`disk image ${this.#path} could not be closed cleanly (${statusName(status)})`);
     }
     for (const layer of this.#layers) layer.file.close();
     return Promise.resolve();
   }
 
-  #failure(what: string, errno: number): StoreFailure {
-    return { errno, message: `${this.#path}: ${what} failed with ${errnoName(errno)}` };
+  #failure(what: string, status: number): StoreFailure {
+    return { errno: errnoOfStatus(status), message: `${this.#path}: ${what} failed with ${statusName(status)}` };
   }
 }
 

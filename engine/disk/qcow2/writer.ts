@@ -6,6 +6,7 @@ import { bytesPerL2, LIMITS, l1EntriesFor } from "./header.ts";
 import { hostBuffer, Span } from "./host-buffer.ts";
 import { isBlank, type Layer, readChain } from "./layers.ts";
 import type { WriteSession } from "./session.ts";
+import { DAMAGED } from "./status.ts";
 import {
   compressedLength,
   compressedOffset,
@@ -18,7 +19,7 @@ import {
   ZERO_LOW,
 } from "./tables.ts";
 
-const { EFBIG, EINVAL, EIO, EOPNOTSUPP } = constants.errno;
+const { EFBIG, EINVAL, EOPNOTSUPP } = constants.errno;
 /** Bytes copied at once into the unwritten part of a new cluster. */
 const COPY = 1 << 20;
 
@@ -44,10 +45,10 @@ export class ImageWriter {
   /** Writes bytes [skip, skip + length) of the pieces at `offset` of the disk. */
   write(offset: number, from: Scatter, skip: number, length: number): number {
     const { map, file } = this.#session;
-    if (this.#session.corrupt) return -EIO;
+    if (this.#session.corrupt) return DAMAGED;
     for (let done = 0; done < length; ) {
       const status = map.locate(offset + done, length - done);
-      if (status < 0) return status === -EIO ? this.#session.corrupted("an L2 entry") : status;
+      if (status < 0) return status === DAMAGED ? this.#session.corrupted("an L2 entry") : status;
       if (map.kind === STORED.data && map.copied) {
         const { run, host } = map;
         if (!this.#mayWrite(host, run)) return this.#session.corrupted("a table where data should be");
@@ -84,7 +85,7 @@ export class ImageWriter {
     const head = within - cluster * this.#clusterSize;
     const wanted = this.#needing(table.memory.view, cluster, Math.ceil((head + length) / this.#clusterSize));
     const first = session.refcounts.allocate(wanted);
-    if (first < 0) return first === -EIO ? session.corrupted("refcounts") : first;
+    if (first < 0) return first === DAMAGED ? session.corrupted("refcounts") : first;
     const count = session.refcounts.granted;
     const room = count * this.#clusterSize;
     const bytes = Math.min(length, room - head);

@@ -9,6 +9,7 @@ import type { z } from "zod";
 import type { Blkback } from "../../device/block/blkback.ts";
 import type { VbdIdentity, VbdResult } from "../../device/block/channel.ts";
 import { vdevName } from "../../device/block/vdev.ts";
+import { InputError } from "../../errors/input-error.ts";
 import { type StorageFunctions, storageCalls } from "../storage-calls.ts";
 import type { KernelCalls } from "../typescript/kernel.ts";
 import type { StorageRequest } from "./storage-io.ts";
@@ -26,13 +27,9 @@ export interface StorageControlOptions {
 }
 
 /** Told to the user as one line. */
-class StorageError extends Error {
-  readonly remedy: string;
-
+class StorageError extends InputError<"storage"> {
   constructor(what: string, remedy: string) {
-    super(`${what}; ${remedy}`);
-    this.name = "StorageError";
-    this.remedy = remedy;
+    super("storage", what, remedy);
   }
 }
 

@@ -1,30 +1,11 @@
 /** The errors of captures that a user asks for. Each message is one line, "cause; remedy", ready to be printed as it is. */
+import { InputError } from "../../errors/input-error.ts";
 
 /** What went wrong, for programs; the message says it for people. */
 export type CaptureErrorCode = "bad-filter" | "bad-option" | "unwritable-file" | "unreadable-file" | "not-a-capture";
 
-const LONGEST_MESSAGE = 600;
-
 /** A capture, or a capture file, that cannot be what the user asked for. */
-export class CaptureError extends Error {
-  readonly code: CaptureErrorCode;
-  /** What the user can do about it. */
-  readonly remedy: string;
-
-  constructor(code: CaptureErrorCode, what: string, remedy: string, cause?: unknown) {
-    super(oneLine(`${what}; ${remedy}`), cause === undefined ? undefined : { cause });
-    this.name = "CaptureError";
-    this.code = code;
-    this.remedy = remedy;
-  }
-}
-
-/** Makes text of unknown origin (file names, filters) safe for one line of a terminal. */
-export function oneLine(text: string): string {
-  // biome-ignore lint/suspicious/noControlCharactersInRegex: control characters are what is being removed
-  const clean = text.replace(/[\u0000-\u001f\u007f-\u009f\u2028\u2029]+/g, " ").trim();
-  return clean.length > LONGEST_MESSAGE ? `${clean.slice(0, LONGEST_MESSAGE)}…` : clean;
-}
+export class CaptureError extends InputError<CaptureErrorCode> {}
 
 /** What stands in the way of a file, from an error of node:fs: "no such directory" and the like. */
 export function fileTrouble(error: unknown): { what: string; remedy: string } {

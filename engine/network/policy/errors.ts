@@ -2,22 +2,12 @@
  * Errors in what a user writes for policies: rules, classes, rates, impairments. Each says cause and remedy in one line
  * and where in the text the trouble is.
  */
-
-const LONGEST_LINE = 400;
-
-/** Text of unknown origin, fit for one line of a terminal. */
-export function oneLine(text: string): string {
-  // biome-ignore lint/suspicious/noControlCharactersInRegex: control characters are what is being removed
-  const clean = text.replace(/[\u0000-\u001f\u007f-\u009f\u2028\u2029]+/g, " ").trim();
-  return clean.length > LONGEST_LINE ? `${clean.slice(0, LONGEST_LINE)}…` : clean;
-}
+import { InputError } from "../../errors/input-error.ts";
 
 /** A text that is no rule, class, rate or impairment. `message` is one line: what, place, text, remedy. */
-export class PolicyError extends Error {
+export class PolicyError extends InputError<"bad-policy"> {
   /** What is wrong, without place and remedy. */
   readonly what: string;
-  /** What the user can do about it. */
-  readonly remedy: string;
   /** The whole line as it was given. */
   readonly line: string;
   /** Where the trouble begins: 0-based offset in `line`, and its length (at least 1). */
@@ -25,10 +15,8 @@ export class PolicyError extends Error {
   readonly span: number;
 
   constructor(what: string, remedy: string, line: string, offset: number, span: number) {
-    super(oneLine(`${what} (column ${offset + 1} of "${line}"); ${remedy}`));
-    this.name = "PolicyError";
+    super("bad-policy", `${what} (column ${offset + 1} of "${line}")`, remedy);
     this.what = what;
-    this.remedy = remedy;
     this.line = line;
     this.offset = offset;
     this.span = Math.max(1, span);

@@ -3,8 +3,8 @@ import { type ChildProcess, execFile, spawn } from "node:child_process";
 import { accessSync, constants } from "node:fs";
 import { delimiter, join } from "node:path";
 import type { Duplex } from "node:stream";
+import { oneLine } from "../../errors/input-error.ts";
 import { type Cidr4, formatIpv4, formatMac, type MacAddress } from "../address.ts";
-import { oneLine } from "../capture/errors.ts";
 
 const HELP_MS = 5_000;
 const KILL_MS = 2_000;

@@ -3,8 +3,8 @@
  * or pcap, are played into the switch. Either may be left out.
  */
 import { type DeliveryFailure, FRAME_MOST, Frame } from "../../device/net/frame.ts";
+import { oneLine } from "../../errors/input-error.ts";
 import { Capture } from "../capture/capture.ts";
-import { oneLine } from "../capture/errors.ts";
 import { openCaptureFile } from "../capture/file.ts";
 import { LINK_ETHERNET } from "../capture/pcapng.ts";
 import { type CapturedPacket, type CaptureRecord, readCapture } from "../capture/reader.ts";

@@ -7,7 +7,7 @@ import { chmodSync, existsSync, lstatSync, unlinkSync } from "node:fs";
 import { createConnection, createServer, type Server, type Socket } from "node:net";
 import { dirname } from "node:path";
 import type { DeliveryFailure, Frame } from "../../device/net/frame.ts";
-import { oneLine } from "../capture/errors.ts";
+import { oneLine } from "../../errors/input-error.ts";
 import { Backoff } from "./backoff.ts";
 import { countIn, type DropCounters, droppedDown, droppedFull, sendCounted, zeroCounters } from "./counting.ts";
 import { FrameStream, QUEUE_DEFAULT } from "./socket-stream.ts";

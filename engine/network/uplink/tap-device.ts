@@ -6,7 +6,7 @@ import { closeSync, constants as files, openSync, readlinkSync } from "node:fs";
 import { constants } from "node:os";
 import { basename } from "node:path";
 import koffi from "koffi";
-import { oneLine } from "../capture/errors.ts";
+import { oneLine } from "../../errors/input-error.ts";
 import { HEADER_BYTES } from "./tap-header.ts";
 import { UplinkError } from "./types.ts";
 

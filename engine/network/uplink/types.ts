@@ -2,6 +2,7 @@
  * What a switch's way out of the lab is to the switch and to whoever starts it: one more port, with a life of its own.
  */
 import type { Frame, FramePort } from "../../device/net/frame.ts";
+import { InputError } from "../../errors/input-error.ts";
 import type { Clock } from "../types.ts";
 
 /** Counts of an uplink, by name; those of every uplink come first, each kind adds its own. */
@@ -40,12 +41,8 @@ export interface Uplink extends FramePort {
 }
 
 /** A setting or a host that an uplink cannot work with: one line with cause and remedy, fit for a user. */
-export class UplinkError extends Error {
-  readonly remedy: string;
-
+export class UplinkError extends InputError<"uplink"> {
   constructor(what: string, remedy: string, cause?: unknown) {
-    super(`${what}; ${remedy}`, cause === undefined ? undefined : { cause });
-    this.name = "UplinkError";
-    this.remedy = remedy;
+    super("uplink", what, remedy, cause);
   }
 }
