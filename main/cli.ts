@@ -3,6 +3,7 @@ import { EXIT_BAD_INPUT, EXIT_OK, explain } from "./failure.ts";
 import { addImageCommands } from "./image-commands.ts";
 import { runtimeRoot } from "./lab/runtime-folder.ts";
 import { addLabCommands } from "./lab-commands.ts";
+import { addMachineCommands, programContext } from "./machine-commands/commands.ts";
 import type { RunReport } from "./report.ts";
 import { DEFAULT_IMAGE, DEFAULT_MEMORY_MIB, parseRunOptions, type RawRunOptions } from "./run-options.ts";
 import { addXenstoreCommand } from "./xenstore-command.ts";
@@ -79,13 +80,16 @@ function program(setStatus: (status: number) => void): Command {
     .action(async (raw: RawRunOptions) => {
       setStatus(await runCommand(raw));
     });
+  addMachineCommands(domlab, programContext(VERSION, setStatus), () => runtimeRoot());
+  const before = domlab.commands.length;
   addLabCommands(domlab, { root: () => runtimeRoot() });
   const socketOf = async (lab: string | undefined) => {
     const { findLab } = await import("./lab/find-lab.ts");
     return (await findLab(runtimeRoot(), lab)).xenstore;
   };
-  addImageCommands(domlab, { setStatus });
   addXenstoreCommand(domlab, { socketOf, setStatus });
+  for (const command of domlab.commands.slice(before)) command.helpGroup("Guests that run:");
+  addImageCommands(domlab, { setStatus });
   return domlab;
 }
 

@@ -1,10 +1,11 @@
 /**
  * `--disk`: xl's disk syntax (docs/man/xl-disk-configuration.5), with keys of our own for what Xen leaves to scripts.
- * Differences: a relative target belongs to the current folder, not to /dev; images of other formats than raw, scripts, COLO
- * and empty CD-ROM drives are refused in words.
+ * Differences: a relative target belongs to the current folder, not to /dev; images of other formats than raw and qcow2, scripts,
+ * COLO and empty CD-ROM drives are refused in words.
  */
 import { resolve } from "node:path";
 import { parseVdev, vdevName } from "../engine/device/block/vdev.ts";
+import { chainSpec } from "../engine/disk/chain.ts";
 import { isNbdAddress, parseNbdAddress } from "../engine/disk/nbd/uri.ts";
 import type { StoreSpec } from "../engine/disk/spec.ts";
 import type { VbdConfig } from "../engine/domain/vbd-toolstack.ts";
@@ -12,6 +13,10 @@ import { BadInput } from "./failure.ts";
 
 /** A disk as the user wants it. */
 export interface DiskOption {
+  /**
+   * What the text says, without a look at the file: a store of format "probe" may be a qcow2 image, and of a qcow2 image the
+   * backing images are not named. vbdConfig() looks.
+   */
   readonly store: StoreSpec;
   /** The target as the user wrote it. */
   readonly target: string;
@@ -51,7 +56,8 @@ const FLAGS: Readonly<Record<string, readonly ["devtype" | "discard" | "directIo
 };
 /** A comma and the name of a parameter or a flag. */
 const PARAMETER_FOLLOWS = new RegExp(`,\\s*((${KEYS.join("|")})=|(${Object.keys(FLAGS).join("|")})(,|$))`);
-const FORMATS = ["raw", "qcow", "qcow2", "vhd", "qed"];
+/** xl's names and those of image formats that users know from elsewhere. */
+const FORMATS = ["raw", "qcow2", "qcow", "vhd", "vhdx", "vmdk", "vdi", "qed"] as const;
 const ACCESS: Readonly<Record<string, boolean>> = { r: true, ro: true, w: false, rw: false };
 /** xend's prefixes, stripped and ignored as xl does; those of formats count as format=. */
 const IGNORED_PREFIX = /^(tapdisk|tap2?|aio|ioemu|file|phy):/;
@@ -195,19 +201,33 @@ function device(text: string, values: Values): { vdev: number; name: string } {
   return { vdev, name: vdevName(vdev) ?? word };
 }
 
-function checkFormat(text: string, values: Values): "raw" | "probe" {
-  const format = values.get("format") ?? "";
-  if (format === "") return "probe";
-  oneOf(text, "format", format, FORMATS);
-  if (format === "raw") return "raw";
-  throw bad(text, `format ${format} is not served`, "convert the image with qemu-img convert -O raw");
+function formatOf(text: string, values: Values): "raw" | "qcow2" | "probe" {
+  const given = values.get("format") ?? "";
+  if (given === "") return "probe";
+  const format = oneOf(text, "format", given, FORMATS);
+  if (format === "raw" || format === "qcow2") return format;
+  throw bad(text, `format ${format} is not served`, "convert the image with qemu-img convert -O qcow2");
+}
+
+/** What a target that is no raw image cannot have. */
+function checkQcow2(text: string, values: Values): void {
+  if (values.get("offset") || values.get("length")) {
+    throw bad(text, "offset and length are for raw images", "leave them out, a qcow2 image is served whole");
+  }
+  if (values.get("backend")) {
+    throw bad(
+      text,
+      "a backend domain serves raw images and block devices",
+      "leave backend out, or convert the image with domlab image convert -O raw",
+    );
+  }
 }
 
 function storeOf(text: string, values: Values, cwd: string, readOnly: boolean): StoreSpec {
   const target = values.get("target") ?? "";
   const value = (key: "offset" | "length") => values.get(key) || undefined;
   const [offset, length] = [value("offset"), value("length")];
-  const format = checkFormat(text, values);
+  const format = formatOf(text, values);
   const common = { readOnly, ...(values.get("discard") === "off" && { discard: false }) };
   if (target === "") {
     const empty = values.get("devtype") === "cdrom" ? "an empty CD-ROM drive is not offered" : "target is missing";
@@ -218,7 +238,14 @@ function storeOf(text: string, values: Values, cwd: string, readOnly: boolean): 
     if (offset !== undefined || length !== undefined) {
       throw bad(text, "offset and length are for images and block devices", "let the NBD server export the part");
     }
+    if (format === "qcow2") {
+      throw bad(text, "an NBD export is served as it is", "leave the format out; qemu-nbd -f qcow2 exports an image");
+    }
     return { kind: "nbd", ...parseNbdAddress(target), ...common };
+  }
+  if (format === "qcow2") {
+    checkQcow2(text, values);
+    return { kind: "qcow2", path: resolve(cwd, target), ...common, backing: [] };
   }
   return {
     kind: "file",
@@ -269,12 +296,31 @@ export function parseDisk(text: string, cwd: string): DiskOption {
   };
 }
 
-/** A disk as the toolstack attaches it. */
+/**
+ * What is served: of an image of this host its format, looked up unless it was said, with the images behind it. From here on
+ * nobody looks again: a guest could write into a raw image what makes it look like another over any file of the host.
+ */
+function servedStore({ store, backend }: DiskOption): StoreSpec {
+  if (store.kind === "nbd" || backend !== undefined) return store;
+  const ranged = store.kind === "file" && (store.offset !== undefined || store.length !== undefined);
+  if (ranged || (store.kind === "file" && store.format === "raw")) return store;
+  const { path, readOnly, discard } = store;
+  return chainSpec(path, {
+    readOnly,
+    ...(store.kind === "qcow2" && { format: "qcow2" }),
+    ...(discard !== undefined && { discard }),
+  });
+}
+
+/**
+ * A disk as the toolstack attaches it; looks at the image and those behind it.
+ * @throws DiskError for an image that cannot be served
+ */
 export function vbdConfig(disk: DiskOption): VbdConfig {
-  const { vdev, store, readOnly, target, placement, persistent, backend } = disk;
+  const { vdev, readOnly, target, placement, persistent, backend } = disk;
   return {
     vdev,
-    store,
+    store: servedStore(disk),
     readOnly,
     deviceType: disk.cdrom ? "cdrom" : "disk",
     target,

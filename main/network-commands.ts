@@ -4,21 +4,31 @@ import type { ControlMethod, ControlParameters, ControlResult } from "./lab/cont
 import { formatForward, formatUplink } from "./network-option.ts";
 import { table } from "./table.ts";
 
-/** Calls a function of the lab that is meant. */
+/** The guest that a command is about: of which lab, and which one there. */
+export interface GuestWish {
+  readonly lab?: string;
+  readonly machine?: string;
+}
+
+/** The guest of a wish, as the control API takes it. */
+export const ofMachine = ({ machine }: GuestWish): { machine?: string } => (machine === undefined ? {} : { machine });
+
+/** Calls a function of the lab that is meant, by its name or through a guest of it. */
 export type LabCall = <Method extends ControlMethod>(
-  lab: string | undefined,
+  lab: string | GuestWish | undefined,
   method: Method,
   parameters: ControlParameters<Method>,
 ) => Promise<ControlResult<Method>>;
 
 export interface NetworkCommandOptions {
   readonly call: LabCall;
+  /** Interfaces of all guests, or of the one that is meant. */
+  readonly vifs: (wish: GuestWish) => Promise<ControlResult<"networkList">>;
   /** Takes text for standard output. */
   readonly print: (text: string) => void;
 }
 
-interface Raw {
-  readonly lab?: string;
+interface Raw extends GuestWish {
   readonly json?: boolean;
   readonly force?: boolean;
 }
@@ -39,6 +49,7 @@ interface RawAccount extends Raw {
 const FOLLOW_MS = 500;
 
 const LAB = ["--lab <name>", "the lab that is meant, if several are running"] as const;
+const MACHINE = ["-m, --machine <machine>", "the guest that is meant, if the lab has several"] as const;
 const JSON_OPTION = ["--json", "print JSON"] as const;
 
 type SwitchState = ControlResult<"switchShow">[number];
@@ -122,32 +133,35 @@ async function find(call: LabCall, lab: string | undefined, name: string) {
   );
 }
 
-function addInterfaceCommands(program: Command, { call, print }: NetworkCommandOptions): void {
+function addInterfaceCommands(program: Command, { call, vifs, print }: NetworkCommandOptions): void {
   program
     .command("network-attach [vif]")
     .description("Give a running guest a network interface, described as for domlab run --vif.")
     .option(...LAB)
+    .option(...MACHINE)
     .option(...JSON_OPTION)
     .action(async (vif: string | undefined, raw: Raw) => {
-      const made = await call(raw.lab, "networkAttach", { vif: vif ?? "" });
+      const made = await call(raw, "networkAttach", { vif: vif ?? "", ...ofMachine(raw) });
       print(raw.json ? `${JSON.stringify(made)}\n` : `${made.name}\n`);
     });
   program
     .command("network-detach <interface>")
     .description("Take an interface away from a running guest: its number, name or MAC address.")
     .option(...LAB)
+    .option(...MACHINE)
     .option("--force", "even if the guest does not give it up")
     .action(async (vif: string, raw: Raw) => {
-      await call(raw.lab, "networkDetach", { vif, force: raw.force ?? false });
+      await call(raw, "networkDetach", { vif, force: raw.force ?? false, ...ofMachine(raw) });
     });
   program
     .command("network-list")
     .description("Show the network interfaces of the running guests.")
     .option(...LAB)
+    .option(...MACHINE)
     .option(...JSON_OPTION)
     .action(async (raw: Raw) => {
-      const vifs = await call(raw.lab, "networkList", {});
-      print(raw.json ? `${JSON.stringify(vifs)}\n` : showVifs(vifs));
+      const found = await vifs(raw);
+      print(raw.json ? `${JSON.stringify(found)}\n` : showVifs(found));
     });
 }
 
@@ -272,12 +286,13 @@ function addOtherCommands(network: Command, options: NetworkCommandOptions): voi
     .command("link <interface> <up|down>")
     .description("Take the link of an interface down, or up again.")
     .option(...LAB)
+    .option(...MACHINE)
     .action(async (vif: string, state: string, raw: Raw) => {
       if (state !== "up" && state !== "down") {
         const { BadInput } = await import("./failure.ts");
         throw new BadInput("bad-option", `"${state}" is no state of a link`, "say up or down");
       }
-      await call(raw.lab, "networkLink", { vif, up: state === "up" });
+      await call(raw, "networkLink", { vif, up: state === "up", ...ofMachine(raw) });
     });
   network
     .command("log")

@@ -1,10 +1,11 @@
 import { randomBytes } from "node:crypto";
 import path from "node:path";
 import { checkMemorySize } from "../engine/builder/build.ts";
-import { checkImage } from "../engine/disk/image.ts";
+import { checkChain } from "../engine/disk/chain.ts";
 import type { DomainConfig, DomainExit } from "../engine/domain/config.ts";
 import type { DomainHandle } from "../engine/domain/guest.ts";
 import { DEFAULT_SWITCH } from "../engine/domain/network-config.ts";
+import type { VbdConfig } from "../engine/domain/vbd-toolstack.ts";
 import { writeCrashReport } from "./crash-report.ts";
 import { vbdConfig } from "./disk-option.ts";
 import { ExecSession } from "./exec-session.ts";
@@ -42,6 +43,8 @@ interface RunContext {
   readonly progress: Progress;
   readonly lab: RunLab;
   readonly root: PrivateRoot | undefined;
+  /** The user's, as they were found to be when the run began. */
+  readonly disks: readonly VbdConfig[];
 }
 
 /**
@@ -52,7 +55,7 @@ async function getImage({
   options,
   progress,
   stopper,
-}: Omit<RunContext, "folder" | "lab" | "root">): Promise<GuestImage | undefined> {
+}: Pick<RunContext, "options" | "stopper" | "progress">): Promise<GuestImage | undefined> {
   if (options.kernel !== undefined && options.initrd !== undefined && options.exec === undefined) return undefined;
   const abort = new AbortController();
   void stopper.stopped.then(() => abort.abort());
@@ -167,7 +170,7 @@ function attach(context: RunContext, guest: DomainHandle, image: GuestImage | un
 
 /** Starts the guest, stays until it or the user ends the run. */
 async function runGuest(context: RunContext, image: GuestImage | undefined, begin: number): Promise<RunReport> {
-  const { options, folder, stopper, progress, lab, root } = context;
+  const { options, folder, stopper, progress, lab, root, disks } = context;
   const token = randomBytes(16).toString("hex");
   progress.show("loading the kernel");
   for (const network of options.networks) await lab.createSwitch(network);
@@ -179,7 +182,7 @@ async function runGuest(context: RunContext, image: GuestImage | undefined, begi
     image: domainImage(options, image, token),
     consoleLog: folder.consoleLog,
     hypervisorLog: folder.hypervisorLog,
-    disks: [...(root === undefined ? [] : [root.disk]), ...options.disks.map(vbdConfig)],
+    disks: [...(root === undefined ? [] : [root.disk]), ...disks],
     vifs: options.vifs,
   });
   if (options.timeoutSeconds !== undefined) stopper.stopAfter(options.timeoutSeconds);
@@ -215,14 +218,16 @@ async function runGuest(context: RunContext, image: GuestImage | undefined, begi
   };
 }
 
-/** Tells at once about images that cannot be served, before anything is fetched or started. @throws DiskError */
-function checkDisks({ disks }: RunOptions): void {
-  for (const { store, backend } of disks) if (store.kind === "file" && backend === undefined) checkImage(store);
+/** Looks at the images at once, before anything is fetched or started. @throws DiskError for those that cannot be served */
+function checkedDisks({ disks }: RunOptions): VbdConfig[] {
+  const configs = disks.map(vbdConfig);
+  for (const { store, backend } of configs) if (backend === undefined) checkChain(store);
+  return configs;
 }
 
 /** Makes what a run holds besides its guest, and lets go of it at the end. */
 async function runInLab(
-  { options, stopper, progress }: Omit<RunContext, "folder" | "lab" | "root">,
+  { options, stopper, progress, disks }: Omit<RunContext, "folder" | "lab" | "root">,
   image: GuestImage | undefined,
   begin: number,
 ): Promise<RunReport> {
@@ -239,7 +244,7 @@ async function runInLab(
   try {
     root = await privateRoot(options, image, folder);
     lab = await RunLab.open({ folder, say });
-    return await runGuest({ options, folder, stopper, progress, lab, root }, image, begin);
+    return await runGuest({ options, folder, stopper, progress, lab, root, disks }, image, begin);
   } finally {
     await lab?.close();
     root?.remove();
@@ -254,7 +259,7 @@ async function runInLab(
 export async function run(options: RunOptions): Promise<RunReport> {
   const begin = Date.now();
   checkMemorySize(options.memoryMiB);
-  checkDisks(options);
+  const disks = checkedDisks(options);
   const stopper = new Stopper();
   const progress = new Progress(process.stderr);
   try {
@@ -263,7 +268,7 @@ export async function run(options: RunOptions): Promise<RunReport> {
       const { status, exit } = stoppedBy(stopper.reason, options);
       return { status, exit, seconds: (Date.now() - begin) / 1000 };
     }
-    return await runInLab({ options, stopper, progress }, image, begin);
+    return await runInLab({ options, stopper, progress, disks }, image, begin);
   } finally {
     progress.clear();
     stopper.dispose();

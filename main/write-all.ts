@@ -1,8 +1,10 @@
+import type { Writable } from "node:stream";
+
 /**
  * Writes to stdout or stderr. Returns a promise when the reader is slow, fulfilled when it has caught up or gone away, so
  * that a guest's console waits for its reader instead of filling our memory.
  */
-export function writeAll(stream: NodeJS.WriteStream, bytes: Uint8Array): undefined | Promise<void> {
+export function writeAll(stream: Writable, bytes: Uint8Array): undefined | Promise<void> {
   if (stream.write(bytes)) return undefined;
   return new Promise((resolve) => {
     const done = () => {

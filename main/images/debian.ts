@@ -176,6 +176,17 @@ async function make(id: string, work: string, options: DebianOptions): Promise<s
   return assemble(id, sources.suite, content, image, work);
 }
 
+function cached(id: string, options: DebianOptions): Promise<DebianImage | undefined> {
+  return openDebian(join(cacheDirectory(options.env), "images", id));
+}
+
+const currentId = (): string => `debian-${recipeKey()}`;
+
+/** The image of today's recipe, if it has been made before; undefined otherwise. */
+export function cachedDebian(options: DebianOptions = {}): Promise<DebianImage | undefined> {
+  return cached(currentId(), options);
+}
+
 /**
  * Gets the image from the cache or, the first time, makes it of Debian's packages, which takes half a minute and more.
  * What machines are built on should be kept with keepDebian(): a cache may be deleted at any time.
@@ -183,10 +194,9 @@ async function make(id: string, work: string, options: DebianOptions): Promise<s
  * @throws ImageError, also "no-tool" (mmdebstrap is missing), "no-network", "no-space", "cancelled"
  */
 export async function prepareDebian(options: DebianOptions = {}): Promise<DebianImage> {
-  const cache = cacheDirectory(options.env);
-  const id = `debian-${recipeKey()}`;
-  const read = () => openDebian(join(cache, "images", id));
-  return madeOnce(cache, id, read, (work) => make(id, work, options), options);
+  const id = currentId();
+  const read = () => cached(id, options);
+  return madeOnce(cacheDirectory(options.env), id, read, (work) => make(id, work, options), options);
 }
 
 /** A hard link where both lie on one file system, else a copy with the same holes and time. */

@@ -51,6 +51,35 @@ export async function findLab(root: string, name: string | undefined): Promise<L
   return only.sockets;
 }
 
+type Guest = FoundLab["guests"][number];
+
+const isCalled = (guest: Guest, machine: string): boolean => guest.name === machine || String(guest.id) === machine;
+
+/** The running guest of that name or number. @throws BadInput with the names of those that run */
+export function guestNamed(guests: readonly Guest[], machine: string): Guest {
+  const found = guests.find((guest) => isCalled(guest, machine));
+  if (found !== undefined) return found;
+  const names = guests.map(({ name }) => name).join(", ");
+  const remedy = names === "" ? `none is; start it: domlab start ${machine}` : `use one of: ${names}`;
+  throw new BadInput("bad-option", `no guest ${machine} is running`, remedy);
+}
+
+/** Sockets of the lab that runs a guest of that name. @throws BadInput when none does, or several do */
+export async function findLabOf(root: string, machine: string): Promise<LabSockets> {
+  const labs = await runningLabs(root);
+  const [only, ...others] = labs.filter(({ guests }) => guests.some((guest) => isCalled(guest, machine)));
+  if (others.length > 0) {
+    const names = [only, ...others].map((each) => each?.lab).join(", ");
+    throw new BadInput("bad-option", `several labs run a guest ${machine}`, `choose with --lab: ${names}`);
+  }
+  if (only !== undefined) return only.sockets;
+  guestNamed(
+    labs.flatMap(({ guests }) => guests),
+    machine,
+  );
+  throw new Error("a guest is in the list and in no lab");
+}
+
 /** Whether a lab lives behind these sockets, whatever it answers. */
 export async function isTaken(root: string, name: string): Promise<boolean> {
   const client = await connectLab(labSockets(root, name));

@@ -14,6 +14,7 @@ import os from "node:os";
 import path from "node:path";
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
 import { checkImage } from "../../engine/disk/image.ts";
+import { createQcow2 } from "../../engine/disk/image-tools/create.ts";
 import { cpioFile } from "./cpio.ts";
 import { domlab, program, type Result, until } from "./domlab.ts";
 import { idle, tinyKernel } from "./tiny-kernel.ts";
@@ -22,10 +23,10 @@ const DISK_SIZE = 1 << 20;
 
 let folder = "";
 const file = (name: string) => path.join(folder, name);
-const environment = () => ({ XDG_RUNTIME_DIR: folder, XDG_STATE_HOME: file("state") });
+const environment = () => ({ XDG_RUNTIME_DIR: folder, XDG_STATE_HOME: file("state"), DOMLAB_HOME: file("lab") });
 const guests = new Set<ChildProcess>();
 
-beforeAll(() => {
+beforeAll(async () => {
   folder = mkdtempSync(path.join(os.tmpdir(), "domlab-disks-"));
   writeFileSync(file("kernel"), tinyKernel(idle));
   writeFileSync(file("initrd"), cpioFile("empty", 0));
@@ -38,7 +39,14 @@ beforeAll(() => {
   const qcow2 = Buffer.alloc(65536);
   qcow2.write("QFI\u00fb", "latin1");
   qcow2.writeUInt32BE(3, 4);
-  writeFileSync(file("image.qcow2"), qcow2);
+  writeFileSync(file("damaged.qcow2"), qcow2);
+  writeFileSync(file("image.vmdk"), Buffer.concat([Buffer.from("KDMV"), Buffer.alloc(DISK_SIZE)]));
+  writeFileSync(file("gone.img"), Buffer.alloc(4096));
+  const over = (name: string) => ({ backing: { path: file(name), format: "raw" as const } });
+  await createQcow2(file("orphan.qcow2"), over("gone.img"));
+  rmSync(file("gone.img"));
+  await createQcow2(file("overlay.qcow2"), over("disk.img"));
+  await createQcow2(file("plain.qcow2"), { size: 2 * DISK_SIZE });
 });
 afterEach(() => {
   for (const guest of guests) guest.kill("SIGKILL");
@@ -90,8 +98,8 @@ async function idleGuest(...disks: string[]): Promise<ChildProcess> {
   const labs = guests.size;
   for (let tries = 0; tries < 100; tries++) {
     if (child.exitCode !== null) throw new Error(`the guest ended with ${child.exitCode}`);
-    const running = JSON.parse((await call("list", "--json")).stdout.toString()) as { guests: unknown[] }[];
-    if (running.filter((lab) => lab.guests.length > 0).length === labs) return child;
+    const running = JSON.parse((await call("list", "--json")).stdout.toString()) as unknown[];
+    if (running.length === labs) return child;
   }
   throw new Error("the lab does not answer");
 }
@@ -115,8 +123,13 @@ describe("disks that cannot be given", () => {
     ["a missing image", ["missing.img,,xvda"], /missing\.img does not exist/],
     ["a folder", ["folder,,xvda"], /folder/],
     ["an empty image", ["empty.img,,xvda"], /empty/],
-    ["a qcow2 image", ["image.qcow2,,xvda"], /qcow2/],
-    ["a qcow2 image, said so", ["image.qcow2,qcow2,xvda"], /qcow2/],
+    ["a damaged qcow2 image", ["damaged.qcow2,,xvda"], /damaged\.qcow2 is damaged/],
+    ["an image that is said to be qcow2", ["disk.img,qcow2,xvda"], /disk\.img is no qcow2 image/],
+    ["an overlay whose base is gone", ["orphan.qcow2,,xvda"], /gone\.img does not exist .*layer 1 behind .*orphan/],
+    ["an overlay and its base", ["overlay.qcow2,,xvda", "disk.img,,xvdb"], /disk\.img is in use/],
+    ["another program's image", ["image.vmdk,,xvda"], /a vmdk image; convert it with qemu-img convert -O qcow2/],
+    ["another format", ["image.vmdk,vmdk,xvda"], /vmdk is not served; convert the image with qemu-img/],
+    ["a part of a qcow2 image", ["plain.qcow2,,xvda,offset=0"], /qcow2 image; leave offset and length out/],
     ["a part beyond the end", ["disk.img,,xvda,offset=1M,length=1M"], /disk\.img/],
     ["a backend that is no guest", ["/dev/sda,,xvda,backend=storage2"], /no backend domain storage2/],
   ])("%s", async (_name, disks, cause) => {
@@ -187,6 +200,23 @@ describe("a running lab", () => {
       { name: "xvda", counters: { rd_req: 0, errors: 0 } },
       { name: "xvdb", counters: { rd_req: 0, errors: 0 } },
     ]);
+    await end(guest);
+    expectNothingLeft();
+  });
+
+  it("serves qcow2 images with what lies behind them", async () => {
+    const guest = await idleGuest(`${file("overlay.qcow2")},,xvda`);
+    expectRefused(await call("run", ...kernel(), ...disksOf(`${file("disk.img")},,xvda`)), /in use by another machine/);
+    expect((await call("block-attach", `${file("plain.qcow2")},qcow2,xvdb`)).status).toBe(0);
+    expectRefused(await call("block-attach", `${file("plain.qcow2")},,xvdc`), /in use/);
+    expectRefused(await call("block-attach", `${file("orphan.qcow2")},,xvdc`), /gone\.img does not exist/);
+    const disks = JSON.parse((await call("block-list", "--json")).stdout.toString());
+    expect(disks).toMatchObject([
+      { name: "xvda", target: file("overlay.qcow2") },
+      { name: "xvdb", target: file("plain.qcow2") },
+    ]);
+    const size = await call("xenstore", "read", "/local/domain/2/backend/vbd/1/51728/params");
+    expect(size.stdout.toString()).toContain("plain.qcow2");
     await end(guest);
     expectNothingLeft();
   });

@@ -13,7 +13,7 @@ import { idle, tinyKernel } from "./tiny-kernel.ts";
 
 let folder = "";
 const file = (name: string) => path.join(folder, name);
-const environment = () => ({ XDG_RUNTIME_DIR: folder, XDG_STATE_HOME: file("state") });
+const environment = () => ({ XDG_RUNTIME_DIR: folder, XDG_STATE_HOME: file("state"), DOMLAB_HOME: file("lab") });
 const children = new Set<ChildProcess>();
 
 beforeAll(() => {
@@ -58,7 +58,7 @@ async function idleLab(...args: string[]): Promise<void> {
   );
   for (const end = Date.now() + 30_000; Date.now() < end; ) {
     const listed = JSON.parse((await call("list", "--json")).stdout.toString() || "[]");
-    if (listed[0]?.guests.length > 0) return;
+    if (listed.length > 0) return;
   }
   throw new Error("no guest");
 }

@@ -1,5 +1,9 @@
-import { describe, expect, it } from "vitest";
+import { mkdtempSync, rmSync, truncateSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { DiskError } from "../../engine/disk/errors.ts";
+import { createQcow2 } from "../../engine/disk/image-tools/create.ts";
 import { parseDisk, vbdConfig } from "../../main/disk-option.ts";
 import { BadInput, explain } from "../../main/failure.ts";
 
@@ -57,9 +61,9 @@ describe("xl's disk syntax", () => {
   });
 
   it("becomes what the toolstack attaches", () => {
-    expect(vbdConfig(disk("cd.iso,,xvdc,cdrom"))).toEqual({
+    expect(vbdConfig(disk("cd.iso,raw,xvdc,cdrom"))).toEqual({
       vdev: 51744,
-      store: { kind: "file", path: "/home/user/cd.iso", format: "probe", readOnly: true },
+      store: { kind: "file", path: "/home/user/cd.iso", format: "raw", readOnly: true },
       readOnly: true,
       deviceType: "cdrom",
       target: "cd.iso",
@@ -72,6 +76,14 @@ describe("xl's disk syntax", () => {
   it("probes unless the format is said", () => {
     expect(disk("a,,xvda").store).toMatchObject({ format: "probe" });
     expect(disk("a,raw,xvda").store).toMatchObject({ format: "raw" });
+  });
+
+  it("reads qcow2 without a look at the file", () => {
+    const store = { kind: "qcow2", path: "/home/user/a", readOnly: false, backing: [] };
+    for (const text of ["a,qcow2,xvda", "qcow2:a,xvda,w", "format=qcow2,vdev=xvda,target=a"]) {
+      expect(disk(text).store, text).toEqual(store);
+    }
+    expect(disk("a,qcow2,xvda,ro,no-discard").store).toEqual({ ...store, readOnly: true, discard: false });
   });
 
   it("reads keys of its own", () => {
@@ -107,7 +119,14 @@ describe("xl's disk syntax", () => {
     [",,xvda", "target is missing"],
     [",hdc:cdrom,r", "an empty CD-ROM drive"],
     ["a,,floppy", '"floppy" names no disk'],
-    ["a,qcow2,xvda", "format qcow2 is not served"],
+    ["a,qcow,xvda", "format qcow is not served; convert the image with qemu-img convert -O qcow2"],
+    ["a,vhd,xvda", "format vhd is not served; convert the image with qemu-img convert -O qcow2"],
+    ["vhd:a,xvda,w", "format vhd is not served"],
+    ["a,vmdk,xvda", "format vmdk is not served"],
+    ["a,qcow2,xvda,offset=512", "offset and length are for raw images"],
+    ["a,qcow2,xvda,length=512", "offset and length are for raw images"],
+    ["a,qcow2,xvda,backend=x", "leave backend out, or convert the image with domlab image convert -O raw"],
+    ["nbd://h/x,qcow2,xvda", "an NBD export is served as it is"],
     ["a,tar,xvda", "format=tar is not known"],
     ["a,,xvda,maybe", "access=maybe is not known"],
     ["a,,xvda,rw,more", '"more" comes after'],
@@ -142,5 +161,55 @@ describe("xl's disk syntax", () => {
     expect(status).toBe(2);
     expect(line).toContain(expected);
     expect(line).toMatch(/^[^\n]+; [^\n]+$/);
+  });
+});
+
+describe("images as they are served", () => {
+  let folder = "";
+  const path = (name: string) => join(folder, name);
+  const served = (text: string) => vbdConfig(parseDisk(text, folder)).store;
+
+  beforeAll(async () => {
+    folder = mkdtempSync(join(tmpdir(), "domlab-disk-option-"));
+    writeFileSync(path("base.img"), "");
+    truncateSync(path("base.img"), 1 << 20);
+    await createQcow2(path("middle.qcow2"), { backing: { path: path("base.img"), format: "raw" } });
+    await createQcow2(path("top.qcow2"), { backing: { path: path("middle.qcow2"), format: "qcow2" } });
+    writeFileSync(path("old.vmdk"), Buffer.concat([Buffer.from("KDMV"), Buffer.alloc(4096)]));
+  });
+  afterAll(() => rmSync(folder, { recursive: true, force: true }));
+
+  it("have the format that they look like, and all that lies behind them", () => {
+    const chain = {
+      kind: "qcow2",
+      path: path("top.qcow2"),
+      readOnly: false,
+      backing: [
+        { path: path("middle.qcow2"), format: "qcow2" },
+        { path: path("base.img"), format: "raw" },
+      ],
+    };
+    for (const text of ["top.qcow2,,xvda", "top.qcow2,qcow2,xvda"]) expect(served(text), text).toEqual(chain);
+    expect(served("base.img,,xvda,ro,no-discard")).toEqual({
+      kind: "file",
+      path: path("base.img"),
+      format: "raw",
+      readOnly: true,
+      discard: false,
+    });
+  });
+
+  it("are bytes when they are said to be raw, and left alone in another domain", () => {
+    expect(served("top.qcow2,raw,xvda")).toMatchObject({ kind: "file", format: "raw" });
+    expect(served("/none/at/all,,xvda,backend=other")).toMatchObject({ kind: "file", path: "/none/at/all" });
+  });
+
+  it.each([
+    ["none.img,,xvda", "missing-image", "does not exist"],
+    ["none.img,qcow2,xvda", "missing-image", "does not exist"],
+    ["base.img,qcow2,xvda", "unsupported-format", "is no qcow2 image"],
+    ["old.vmdk,,xvda", "unsupported-format", "is a vmdk image; convert it with qemu-img convert -O qcow2, or say"],
+  ])("%s is refused", (text, code, words) => {
+    expect(() => served(text)).toThrow(expect.objectContaining({ code, message: expect.stringContaining(words) }));
   });
 });

@@ -8,7 +8,7 @@
  */
 import { randomBytes } from "node:crypto";
 import { realpath, rm } from "node:fs/promises";
-import { dirname, join, sep } from "node:path";
+import { basename, dirname, join, sep } from "node:path";
 import type { LabStore } from "../store/store.ts";
 import type { ImageFile, ImageTools, LongRun } from "./image-tools.ts";
 
@@ -113,7 +113,10 @@ export class LayerKeeper {
   async discard(files: { readonly images?: readonly ImageFile[]; readonly memory?: readonly string[] }): Promise<void> {
     const { images = [], memory = [] } = files;
     if (images.length + memory.length === 0) return;
-    for (const file of await this.store.unreferenced({ images, memory }, this.backingOfPath)) {
+    for (const file of await this.store.unreferenced(
+      { images, memory: memory.map((path) => basename(path)) },
+      this.backingOfPath,
+    )) {
       // What somebody still has open is found by the sweep at the next start.
       if (!this.isClaimed(file)) await rm(file, { force: true });
     }

@@ -105,6 +105,7 @@ class Viewer implements Attachment {
   private readonly window: number;
   private sent: number;
   private acknowledged: number;
+  private attached = true;
   private readonly leave: (viewer: Viewer) => void;
 
   constructor(scrollback: Scrollback, at: number, window: number, watcher: Watcher, leave: (viewer: Viewer) => void) {
@@ -119,7 +120,7 @@ class Viewer implements Attachment {
 
   /** Sends what there is while the window is open. */
   pump(): void {
-    while (this.sent < this.scrollback.end && this.sent - this.acknowledged < this.window) {
+    while (this.attached && this.sent < this.scrollback.end && this.sent - this.acknowledged < this.window) {
       const room = this.window - (this.sent - this.acknowledged);
       const { offset, bytes } = this.scrollback.read(this.sent, Math.min(PIECE, room));
       // What fell out of the scrollback was never sent and needs no acknowledgement.
@@ -136,6 +137,7 @@ class Viewer implements Attachment {
   }
 
   detach(): void {
+    this.attached = false;
     this.leave(this);
   }
 }
@@ -196,9 +198,7 @@ export class MachineConsole {
     const viewer = new Viewer(this.scrollback, offset, window, watcher, (gone) => this.viewers.delete(gone));
     this.viewers.add(viewer);
     // Not before the caller has the attachment: what is sent names it.
-    queueMicrotask(() => {
-      if (this.viewers.has(viewer)) viewer.pump();
-    });
+    queueMicrotask(() => viewer.pump());
     return viewer;
   }
 

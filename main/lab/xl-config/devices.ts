@@ -2,8 +2,9 @@
 import { z } from "zod";
 import { parseVdev, vdevName } from "../../../engine/device/block/vdev.ts";
 import { isNbdAddress } from "../../../engine/disk/nbd/uri.ts";
+import type { StoreSpec } from "../../../engine/disk/spec.ts";
 import { parseRate } from "../../../engine/network/policy/rate.ts";
-import { type DiskOption, parseDisk } from "../../disk-option.ts";
+import { parseDisk } from "../../disk-option.ts";
 import { BadInput } from "../../failure.ts";
 import { parseVif } from "../../vif-option.ts";
 import { firstIssue, issueText } from "../store/errors.ts";
@@ -13,53 +14,29 @@ type VifConfig = MachineConfig["vifs"][number];
 
 /** Values that stand in xl's comma-separated lists as they are. */
 const PLAIN = /^[\w.:/@+-]+$/;
-const QCOW2 = /qcow2/g;
 
 function badDevice(kind: "disk" | "vif", text: string, error: z.ZodError): BadInput {
   return new BadInput("bad-option", `${kind} "${text}": ${issueText(error)}`, firstIssue(error).remedy, error);
 }
 
-interface ReadDisk {
-  readonly option: DiskOption;
-  readonly format: DiskConfig["format"];
+/** Without a look at the file: an image whose format is not said stays "probe". */
+function formatOf(store: StoreSpec): DiskConfig["format"] {
+  if (store.kind === "qcow2") return "qcow2";
+  return store.kind === "file" ? (store.format ?? "probe") : "probe";
 }
 
 /**
- * `--disk` of a disposable run serves no qcow2 images, a machine does. Which "qcow2" in the text is the format is for
- * the parser to say: it is the one in whose place "raw" is taken.
- */
-function readDisk(text: string, cwd: string): ReadDisk {
-  let refusal: unknown;
-  try {
-    const option = parseDisk(text, cwd);
-    return { option, format: option.store.kind === "file" ? (option.store.format ?? "probe") : "probe" };
-  } catch (error) {
-    if (!(error instanceof Error && error.message.includes("format qcow2 is not served"))) throw error;
-    refusal = error;
-  }
-  for (const { index } of text.matchAll(QCOW2)) {
-    try {
-      const option = parseDisk(`${text.slice(0, index)}raw${text.slice(index + "qcow2".length)}`, cwd);
-      return { option, format: "qcow2" };
-    } catch (error) {
-      if (!(error instanceof Error && error.message.includes("format qcow2 is not served"))) refusal = error;
-    }
-  }
-  throw refusal;
-}
-
-/**
- * Reads a disk in xl's syntax (main/disk-option.ts) as a machine's; images may be qcow2 too.
+ * Reads a disk in xl's syntax (main/disk-option.ts) as a machine's.
  * @param cwd folder that a relative target belongs to
  * @throws BadInput, DiskError
  */
 export function parseDiskConfig(text: string, cwd: string): DiskConfig {
-  const { option, format } = readDisk(text, cwd);
+  const option = parseDisk(text, cwd);
   const { store } = option;
   const checked = diskConfig.safeParse({
     vdev: option.name,
-    source: store.kind === "file" ? store.path : option.target,
-    format,
+    source: store.kind === "nbd" ? option.target : store.path,
+    format: formatOf(store),
     access: option.readOnly ? "ro" : "rw",
     deviceType: option.cdrom ? "cdrom" : "disk",
     placement: option.placement,

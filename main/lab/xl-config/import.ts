@@ -4,8 +4,6 @@
  */
 import { resolve } from "node:path";
 import { InputError } from "../../../engine/errors/input-error.ts";
-import { DiskError } from "../../../engine/disk/errors.ts";
-import { NetworkError } from "../../../engine/network/types.ts";
 import { firstIssue, issueText } from "../store/errors.ts";
 import { suggestName } from "../store/names.ts";
 import { suggestion } from "../store/nearest.ts";
@@ -158,8 +156,7 @@ class Import {
       try {
         return { device: read(text), line };
       } catch (error) {
-        const told = error instanceof InputError || error instanceof DiskError || error instanceof NetworkError;
-        if (!told) throw error;
+        if (!(error instanceof InputError)) throw error;
         throw this.#error(line, error.message.slice(0, -`; ${error.remedy}`.length), error.remedy, error);
       }
     });

@@ -93,9 +93,9 @@ describe("import of an xl.cfg", () => {
     [file("disk = [ 'nbd://,raw,xvda,w' ]"), "line 3: nbd:// names no host"],
     [
       file("disk = [ 'nbd://h/x,qcow2,xvda,w' ]"),
-      'line 3: disk "nbd://h/x,qcow2,xvda,w": format: an NBD export is served as it is',
+      'line 3: disk "nbd://h/x,qcow2,xvda,w": an NBD export is served as it is; leave the format out',
     ],
-    [file("disk = [ '/a,qcow2,xvda,w,offset=1M' ]"), "offset: is for raw images; leave it out"],
+    [file("disk = [ '/a,qcow2,xvda,w,offset=1M' ]"), "offset and length are for raw images; leave them out"],
     [file(`vif = [ 'backend=${"b".repeat(300)}' ]`), "backend: Too big"],
     [file("vif = [ 'brigde=x' ]"), 'line 3: vif "brigde=x": no parameter is named brigde; use mac, bridge'],
     [file("vif = [ 'mac=zz' ]"), 'line 3: vif "mac=zz": "zz" is no MAC address'],

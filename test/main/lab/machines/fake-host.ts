@@ -45,6 +45,14 @@ export class FakeGuest implements DomainHandle {
     this.finish({ reason: "crash", cause: "triple fault", registers: { rip: "0x10" }, consoleTail: ["last words"] });
   }
 
+  async pause(): Promise<void> {
+    this.paused = true;
+  }
+
+  async unpause(): Promise<void> {
+    this.paused = false;
+  }
+
   async kill(): Promise<void> {
     this.finish({ reason: "killed", requested: true, cause: "SIGKILL" });
   }

@@ -1,5 +1,5 @@
 /** A lab in a folder of its own with a fake host and real images, reached over its socket as by any tool. */
-import { cpSync, mkdtempSync, rmSync } from "node:fs";
+import { cpSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import os from "node:os";
 import path from "node:path";
 import type { ControlMethod, ControlParameters, ControlResult } from "../../../../main/lab/control-api.ts";
@@ -82,11 +82,20 @@ export class LabFixture {
   }
 }
 
-/** A lab in a folder that freeze() left. */
-export async function reopened(copy: string): Promise<LabFixture> {
+/**
+ * A lab in a folder that freeze() left.
+ * @param home where it was: records name images by absolute paths, which are led to the copies
+ */
+export async function reopened(copy: string, home: string): Promise<LabFixture> {
   const fixture = new LabFixture();
   rmSync(fixture.folder, { recursive: true, force: true });
   cpSync(copy, fixture.folder, { recursive: true });
   rmSync(copy, { recursive: true, force: true });
+  const records = ["lab.json", "lab.json.bak"].map((file) => path.join(fixture.home, file));
+  const machines = path.join(fixture.home, "machines");
+  for (const id of readdirSync(machines)) records.push(path.join(machines, id, "machine.json"));
+  for (const file of records.filter((each) => existsSync(each))) {
+    writeFileSync(file, readFileSync(file, "utf8").replaceAll(`${home}/`, `${fixture.home}/`));
+  }
   return await fixture.open();
 }

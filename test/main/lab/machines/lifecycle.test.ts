@@ -38,7 +38,9 @@ describe("a machine", () => {
     await expect(lab.call("machineShutdown", { machine: "web" })).rejects.toThrow(/web is paused.*unpause/);
     await lab.call("machineUnpause", { machine: "web" });
     expect(await state("web")).toBe("running");
-    await expect(lab.call("machineStart", { machine: "wbe" })).rejects.toThrow("there is no machine wbe; did you mean web?");
+    await expect(lab.call("machineStart", { machine: "wbe" })).rejects.toThrow(
+      "there is no machine wbe; did you mean web?",
+    );
   });
 
   it("that takes no requests is told from one that does not answer", async () => {
@@ -79,7 +81,9 @@ describe("a machine", () => {
     await lab.create("web", { onCrash: "preserve", onReboot: "restart", onPoweroff: "destroy" });
     await lab.call("machineStart", { machine: "web" });
     lab.host.get("web").finish({ reason: "reboot" });
-    await lab.server.machines.find("web").until(() => lab.host.started.length === 2 && lab.server.machines.find("web").state === "running");
+    await lab.server.machines
+      .find("web")
+      .until(() => lab.host.started.length === 2 && lab.server.machines.find("web").state === "running");
     lab.host.get("web").crash();
     await lab.call("machineWait", { machine: "web", until: { kind: "state", state: "crashed" }, timeoutSeconds: 10 });
     const shown = await lab.call("machineShow", { machine: "web" });
@@ -136,7 +140,9 @@ describe("a machine", () => {
     const files = [await lab.disk("web"), await lab.disk("copy"), await lab.disk("link"), before];
     expect(new Set(files).size).toBe(4);
     const macs = await Promise.all(
-      ["web", "copy", "link"].map(async (machine) => JSON.stringify((await lab.call("machineShow", { machine })).config["vifs"])),
+      ["web", "copy", "link"].map(async (machine) =>
+        JSON.stringify((await lab.call("machineShow", { machine })).config.vifs),
+      ),
     );
     expect(new Set(macs).size).toBe(3);
     await expect(lab.call("machineClone", { machine: "web", name: "WEB", linked: true })).rejects.toThrow(/already/);
@@ -148,7 +154,10 @@ describe("a machine", () => {
     const disk = { vdev: "xvdb", size: 4 * MIB, format: "raw" as const };
     const { path: image } = await lab.call("diskCreate", { machine: "web", disk });
     await expect(lab.call("diskCreate", { machine: "web", disk })).rejects.toThrow(/has a disk xvdb already/);
-    expect(await lab.call("diskResize", { machine: "web", vdev: "xvdb", size: 6 * MIB })).toEqual({ size: 6 * MIB, live: false });
+    expect(await lab.call("diskResize", { machine: "web", vdev: "xvdb", size: 6 * MIB })).toEqual({
+      size: 6 * MIB,
+      live: false,
+    });
     await expect(lab.call("diskResize", { machine: "web", vdev: "xvdb", size: MIB })).rejects.toThrow(/would cut/);
     const { source } = await lab.call("diskDetach", { machine: "web", vdev: "xvdb" });
     expect(source).toBe(path.join(lab.home, "detached", path.basename(image)));
@@ -168,11 +177,15 @@ describe("a machine", () => {
       { vdev: "xvda", size: MIB, format: "qcow2" as const },
       { vdev: "floppy", size: MIB, format: "qcow2" as const },
     ];
-    await expect(lab.call("machineCreate", { config: { name: "db" }, newDisks })).rejects.toThrow(/"floppy" names no disk/);
+    await expect(lab.call("machineCreate", { config: { name: "db" }, newDisks })).rejects.toThrow(
+      /"floppy" names no disk/,
+    );
     await expect(lab.call("machineCreate", { config: { name: "db", memroy: 1 } })).rejects.toThrow(/memroy/);
     await expect(lab.call("machineCreate", { config: { name: "web" } })).rejects.toThrow(/already.*web-2/);
     const text = { text: '{\n "name": "db",\n "memroy": 1}', file: "/x/db.json" };
-    await expect(lab.call("machineCreate", { config: text })).rejects.toThrow("db.json, line 3: there is no key memroy");
+    await expect(lab.call("machineCreate", { config: text })).rejects.toThrow(
+      "db.json, line 3: there is no key memroy",
+    );
     expect(readdirSync(path.join(lab.home, "disks"))).toEqual(before);
     expect(await lab.call("machineList", {})).toHaveLength(1);
   });
