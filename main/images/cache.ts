@@ -200,9 +200,11 @@ export interface StoreOptions {
 }
 
 /**
- * Returns what `read` finds in the cache's directory `name`; if that is nothing, has it made once, however many processes ask.
+ * Returns what `read` finds in the cache's directory `name`; if that is nothing, has it made once, however many
+ * processes ask.
  *
- * @param make gets an empty directory for its work, which is removed afterwards, and returns the directory in it that takes its place
+ * @param make gets an empty directory for its work, which is removed afterwards, and returns the directory in it that
+ * takes its place
  *   in the cache
  * @throws ImageError `no-space`, `unusable-cache`, `cancelled`, and what `make` throws
  */

@@ -51,7 +51,8 @@ const IMAGES: Readonly<Record<string, (name: string, options: ImageOptions) => P
 export const imageNames: readonly string[] = Object.keys(IMAGES);
 
 /**
- * Gets an image, from the cache or, the first time, from Debian's archive. One with a root disk is made of packages then.
+ * Gets an image, from the cache or, the first time, from Debian's archive. One with a root disk is made of packages
+ * then.
  *
  * @throws ImageError
  */

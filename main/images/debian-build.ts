@@ -1,7 +1,7 @@
 /**
- * Makes the root file system of the guest image `debian` without being root: mmdebstrap unpacks and configures packages in a
- * user namespace (or under fakechroot), tar unpacks what it delivers, and mke2fs writes the tree into a sparse file, so that
- * nothing is ever mounted. fakeroot keeps the owners for a user that may not set them.
+ * Makes the root file system of the guest image `debian` without being root: mmdebstrap unpacks and configures
+ * packages in a user namespace (or under fakechroot), tar unpacks what it delivers, and mke2fs writes the tree into a
+ * sparse file, so that nothing is ever mounted. fakeroot keeps the owners for a user that may not set them.
  */
 
 import { type ChildProcess, spawn } from "node:child_process";
@@ -20,7 +20,10 @@ import { cancelled, ImageError, noSpace } from "./errors.ts";
 import { run } from "./run.ts";
 
 const MIB = 1024 * 1024;
-/** What mmdebstrap needs for packages and root, and what the tree and the file system need in the cache, measured with room to spare. */
+/**
+ * What mmdebstrap needs for packages and root, and what the tree and the file system need in the cache, measured with
+ * room to spare.
+ */
 const TEMPORARY_ROOM = 800 * MIB;
 const CACHE_ROOM = 900 * MIB;
 /** How long tools may take to clean up after a cancellation, in milliseconds; then they are killed. */
@@ -96,7 +99,10 @@ export function buildFailure(tool: string, lines: readonly string[], directory: 
   return new ImageError("build-failed", `${tool} failed: ${lastError(lines)}`, `run ${tool} by hand to see why`);
 }
 
-/** The line that says most: the first error of apt's or a hook's, as what follows only repeats the commands that failed. */
+/**
+ * The line that says most: the first error of apt's or a hook's, as what follows only repeats the commands that
+ * failed.
+ */
 function lastError(lines: readonly string[]): string {
   const errors = lines.filter((line) => /^(E:|dpkg: error|chroot:|mke2fs:|tar:|.*[Nn]o space left)/.test(line));
   return oneLine(errors[0] ?? lines.at(-1) ?? "it said nothing").slice(0, 300);
@@ -129,8 +135,9 @@ interface Tool {
 }
 
 /**
- * Ends tools on the signal: politely, so that mmdebstrap removes its root directory and fakeroot its daemon, then for good. They are
- * leaders of their own process groups, so that Ctrl-C in a terminal comes from here only and their children go with them.
+ * Ends tools on the signal: politely, so that mmdebstrap removes its root directory and fakeroot its daemon, then for
+ * good. They are leaders of their own process groups, so that Ctrl-C in a terminal comes from here only and their
+ * children go with them.
  */
 function endOnAbort(tools: readonly Tool[], signal: AbortSignal | undefined): () => void {
   let timer: NodeJS.Timeout | undefined;
@@ -157,9 +164,9 @@ function endOnAbort(tools: readonly Tool[], signal: AbortSignal | undefined): ()
 }
 
 /**
- * Unpacks standard input into a tree and makes the file system of it, in one go for fakeroot's sake. Extended attributes are left out:
- * fakeroot loses the type of files that have some. Debian's only one is ping's capability, which the kernel's
- * net.ipv4.ping_group_range, as systemd sets it, makes needless.
+ * Unpacks standard input into a tree and makes the file system of it, in one go for fakeroot's sake. Extended
+ * attributes are left out: fakeroot loses the type of files that have some. Debian's only one is ping's capability,
+ * which the kernel's net.ipv4.ping_group_range, as systemd sets it, makes needless.
  */
 const WRITE_ROOT = `tar --extract --directory="$1" --numeric-owner --preserve-permissions &&
 exec mke2fs -q -F -t ext4 -L debian-root -m 1 -E lazy_itable_init=0,lazy_journal_init=0,root_owner=0:0 -d "$1" "$2"`;

@@ -1,8 +1,8 @@
 /**
  * What the guest image `debian` is made of: packages, and a script that configures the root file system.
  *
- * A lab's guest is a small server: a login on the Xen console, DHCP on every interface, everything else as Debian has it.
- * What only costs time at a start is left out; doc comments name what and why.
+ * A lab's guest is a small server: a login on the Xen console, DHCP on every interface, everything else as Debian has
+ * it. What only costs time at a start is left out; doc comments name what and why.
  */
 
 import { createHash } from "node:crypto";
@@ -10,10 +10,16 @@ import { createHash } from "node:crypto";
 /** Counted up when something changes that the text of the recipe does not show. */
 const FORMAT = 1;
 
-/** Bytes of the root disk as the image has it. The file is sparse; a machine may have a larger one, which the guest then grows into. */
+/**
+ * Bytes of the root disk as the image has it. The file is sparse; a machine may have a larger one, which the guest
+ * then grows into.
+ */
 export const ROOT_SIZE = 8 * 1024 ** 3;
 
-/** Packages besides those that every Debian system has. `usr-is-merged` stands in for usrmerge, which needs all of Perl. */
+/**
+ * Packages besides those that every Debian system has. `usr-is-merged` stands in for usrmerge, which needs all of
+ * Perl.
+ */
 export const PACKAGES: readonly string[] = [
   "usr-is-merged",
   "systemd-sysv",
@@ -77,7 +83,9 @@ const ON_DEMAND = ["systemd-logind.service", "dbus.service"];
 /** Work that waits for nobody: unattended package lists, and checks of LVM volumes. */
 const DISABLED_UNITS = ["apt-daily.timer", "apt-daily-upgrade.timer", "e2scrub_all.timer", "e2scrub_reap.service"];
 
-/** Kinds of devices that have nothing for udev to do, of which there are many: each costs an event with all its rules. */
+/**
+ * Kinds of devices that have nothing for udev to do, of which there are many: each costs an event with all its rules.
+ */
 const SKIPPED_SUBSYSTEMS = ["tty", "vc", "memory", "workqueue", "clocksource", "clockevents", "bdi", "event_source"];
 
 /** Files of the root file system, by path. */
@@ -92,7 +100,8 @@ const FILES: Readonly<Record<string, string>> = {
   "etc/default/locale": "LANG=C.UTF-8\n",
   // The kernel's log belongs to the journal and the console's log; a user at work sees warnings only.
   "etc/sysctl.d/10-console.conf": "kernel.printk = 4 4 1 7\n",
-  // Clones have the same DHCP identity but for their MAC address. An address is taken at once: the lab's server knows who has which.
+  // Clones have the same DHCP identity but for their MAC address. An address is taken at once: the lab's server knows
+  // who has which.
   "etc/dhcpcd.conf": `hostname
 clientid
 option domain_name_servers, domain_name, domain_search
@@ -131,10 +140,11 @@ function writeFile(path: string, content: string): string {
 }
 
 /**
- * The script that mmdebstrap runs as (its idea of) root when all packages are there; its argument is the root directory.
+ * The script that mmdebstrap runs as (its idea of) root when all packages are there; its argument is the root
+ * directory.
  *
- * Root has no password: whoever has the console of a virtual machine has the machine. No server that would take the empty
- * password over the network is installed, and OpenSSH refuses it unless told otherwise.
+ * Root has no password: whoever has the console of a virtual machine has the machine. No server that would take the
+ * empty password over the network is installed, and OpenSSH refuses it unless told otherwise.
  */
 export function setupScript(suite: string): string {
   const mask = (path: string): string => `ln -sf /dev/null "$root/etc/systemd/${path}"\n`;

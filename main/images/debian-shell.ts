@@ -39,7 +39,10 @@ const PATH = "/usr/sbin:/usr/bin:/sbin:/bin";
 const FOREIGN_INIT = "domlab/init";
 const FOREIGN_BUSYBOX = "domlab/busybox";
 
-/** Kernel parameter that makes the session's own program process 1, instead of the /init of an initramfs that is not ours. */
+/**
+ * Kernel parameter that makes the session's own program process 1, instead of the /init of an initramfs that is not
+ * ours.
+ */
 export const FOREIGN_INIT_PARAMETER = `rdinit=/${FOREIGN_INIT}`;
 
 /** The places in which the two initramfs differ: ours, and one of the user's to which busybox is added. */
@@ -53,7 +56,18 @@ interface Places {
   readonly path: string;
 }
 
-const OURS: Places = { busybox: "/bin/busybox", install: "--install -s", ownPath: PATH, path: PATH };
+const OURS: Places = {
+  busybox: "/bin/busybox",
+  // Those of busybox would tell process 1, this script, which has no ear for it. The kernel runs them for the toolstack.
+  install: `--install -s
+for action in poweroff reboot halt; do
+  rm -f /sbin/$action
+  printf '#!/bin/sh\\nsync\\numount -a -r 2>/dev/null\\nexec busybox %s -f\\n' $action >/sbin/$action
+  chmod 755 /sbin/$action
+done`,
+  ownPath: PATH,
+  path: PATH,
+};
 const FOREIGN: Places = {
   busybox: `/${FOREIGN_BUSYBOX}`,
   install: `mkdir -p /domlab/bin && /${FOREIGN_BUSYBOX} --install -s /domlab/bin`,
@@ -154,8 +168,8 @@ poweroff -f
 `;
 
 /**
- * Starts DHCP on an interface, once: called for each that is there at the start (VIF is its device), and by uevent(8) of busybox
- * for those that come and go.
+ * Starts DHCP on an interface, once: called for each that is there at the start (VIF is its device), and by uevent(8)
+ * of busybox for those that come and go.
  */
 const INTERFACE = `#!/bin/sh
 if [ "$ACTION" = boot ]; then

@@ -16,13 +16,17 @@ export interface DebianSources {
   readonly lines: readonly string[];
 }
 
-/** The release that a code name of the archive belongs to; undefined for what is not meant for everyone, backports say. */
+/**
+ * The release that a code name of the archive belongs to; undefined for what is not meant for everyone, backports
+ * say.
+ */
 function releaseOf(codename: string): string | undefined {
   return /^([a-z]+)(-updates|-security)?$/.exec(codename)?.[1];
 }
 
 /**
- * Chooses from apt's list of index targets. With several releases among the sources it is the host's own one, else the first.
+ * Chooses from apt's list of index targets. With several releases among the sources it is the host's own one, else
+ * the first.
  *
  * @param text output of `apt-get indextargets` in our format
  * @param preferred code name of the host's release

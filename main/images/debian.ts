@@ -1,9 +1,9 @@
 /**
  * The guest image `debian`: a Debian system on a root disk, with the kernel and initramfs to boot it directly.
  *
- * It lies in a directory whose name tells the recipe. The root image in it never changes: machines have overlays on it. A machine
- * that stays must not depend on a cache, so keepDebian() puts the whole image, kernel included, beside it: the root holds
- * the modules of exactly that kernel.
+ * It lies in a directory whose name tells the recipe. The root image in it never changes: machines have overlays on
+ * it. A machine that stays must not depend on a cache, so keepDebian() puts the whole image, kernel included, beside
+ * it: the root holds the modules of exactly that kernel.
  */
 
 import { randomBytes } from "node:crypto";
@@ -216,8 +216,8 @@ async function linkOrCopy(source: string, target: string, signal: AbortSignal | 
 }
 
 /**
- * Puts an image into a folder of its own below `folder`, from which openDebian() reads it: `<folder>/<id>`. Complete there or not at all; one
- * that is there already is taken as it is.
+ * Puts an image into a folder of its own below `folder`, from which openDebian() reads it: `<folder>/<id>`. Complete
+ * there or not at all; one that is there already is taken as it is.
  *
  * @throws ImageError `no-space`, `unusable-cache`, `cancelled`
  */

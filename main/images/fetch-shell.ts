@@ -110,8 +110,8 @@ async function downloadWithFreshLists(work: string, options: FetchOptions): Retu
 }
 
 /**
- * Downloads the kernel's and busybox' packages into `work`, where they stay until the caller removes it, and takes kernel,
- * busybox and the wanted modules with those that they need out of them.
+ * Downloads the kernel's and busybox' packages into `work`, where they stay until the caller removes it, and takes
+ * kernel, busybox and the wanted modules with those that they need out of them.
  *
  * @returns the content, whose `packages` are the files in `work`: first the kernel's
  * @throws ImageError
