@@ -1,4 +1,4 @@
-/** Disk image formats, told apart by their first bytes. What is served is raw; the others are recognised and refused. */
+/** Disk image formats, told apart by their first bytes. Raw and qcow2 are served; the others are recognised and refused. */
 
 /** Bytes that recogniseFormat() wants to see. */
 export const PROBE_LENGTH = 512;

@@ -259,7 +259,11 @@ export class Host {
 
   /** Has a restored guest suspend itself when its user has got his answer: it takes the guest a moment. */
   private suspendSoon(guest: GuestProcess): void {
-    const timer = setTimeout(() => this.control(guest.id, "suspend"), SUSPEND_DELAY_MS);
+    const timer = setTimeout(() => {
+      // What somebody else has asked for since comes first.
+      const wish = this.xenstore.toolstack.read(`/local/domain/${guest.id}/control/shutdown`);
+      if (!wish) this.control(guest.id, "suspend");
+    }, SUSPEND_DELAY_MS);
     void guest.exited.then(() => clearTimeout(timer));
   }
 

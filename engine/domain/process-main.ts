@@ -24,7 +24,10 @@ const thread = startVcpuThread();
 /** The host decides about the end of a domain: Ctrl-C in its terminal reaches this process too, and is not meant for it. */
 process.on("SIGINT", () => {});
 /** Without a host there is nobody to run for. Killed, because an orderly exit waits for the vCPU's thread. */
-process.on("disconnect", () => process.kill(process.pid, "SIGKILL"));
+const die = () => process.kill(process.pid, "SIGKILL");
+process.on("disconnect", die);
+// A host that was killed while this program was loading has gone without an event that anybody heard.
+if (!process.connected) die();
 
 async function reportExit(exit: DomainExit): Promise<void> {
   // The answer tells that the host has it, and all console output before it; then this process may go.

@@ -58,7 +58,7 @@ export class VifToolstack {
   }
 
   /** Number, address and name that a new interface gets. @throws LabNetworkError when one of them is taken */
-  private identify(frontendId: number, { handle: wanted, mac }: VifConfig) {
+  private identify(frontendId: number, { handle: wanted, mac, bridge }: VifConfig) {
     const own = new Set(this.list(frontendId).map((device) => device.handle));
     let handle = wanted ?? 0;
     if (wanted === undefined) while (own.has(handle)) handle++;
@@ -71,7 +71,9 @@ export class VifToolstack {
     if (handle >= MOST_VIFS) {
       throw new LabNetworkError(`the guest has ${MOST_VIFS} interfaces, the most there can be`, "detach one first");
     }
-    const other = mac === undefined ? undefined : this.list().find((device) => device.mac === mac.toLowerCase());
+    // On another switch it may be there twice: the clone of a memory image keeps the addresses that its guest knows.
+    const sharers = mac === undefined ? [] : this.list().filter((device) => device.mac === mac.toLowerCase());
+    const other = sharers.find((device) => device.bridge === bridge);
     if (other !== undefined) {
       throw new LabNetworkError(`the MAC address ${mac} is that of ${other.name}`, "choose another, or leave mac out");
     }

@@ -88,6 +88,8 @@ const DISABLED_UNITS = ["apt-daily.timer", "apt-daily-upgrade.timer", "e2scrub_a
  */
 const SKIPPED_SUBSYSTEMS = ["tty", "vc", "memory", "workqueue", "clocksource", "clockevents", "bdi", "event_source"];
 
+const SKIP_OPTIONS = SKIPPED_SUBSYSTEMS.map((name) => `--subsystem-nomatch=${name}`).join(" ");
+
 /** Files of the root file system, by path. */
 const FILES: Readonly<Record<string, string>> = {
   "etc/hostname": "debian\n",
@@ -118,7 +120,7 @@ allowinterfaces eth* en*
   "etc/systemd/system/systemd-udev-trigger.service.d/devices.conf": `[Service]
 ExecStart=
 ExecStart=-udevadm trigger --type=subsystems --action=add
-ExecStart=-udevadm trigger --type=devices --action=add ${SKIPPED_SUBSYSTEMS.map((name) => `--subsystem-nomatch=${name}`).join(" ")}
+ExecStart=-udevadm trigger --type=devices --action=add ${SKIP_OPTIONS}
 ExecStart=-udevadm trigger --type=devices --action=add --sysname-match=hvc0
 `,
 };

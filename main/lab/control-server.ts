@@ -123,8 +123,9 @@ export async function serveControl(
     },
     close: () =>
       new Promise((resolve) => {
-        for (const socket of sockets) socket.destroy();
+        // Who sees a connection end must not get another one to the same lab.
         server.close(() => resolve());
+        for (const socket of sockets) socket.destroy();
       }),
   };
 }

@@ -34,7 +34,9 @@ function listVifs(host: NetworkHost): LabVif[] {
 /** The interface that a user means by its name, its number in the guest, or its MAC address. */
 function findVif(host: NetworkHost, guest: number, text: string): AttachedVif {
   const name = /^\d+$/.test(text) ? vifName(guest, Number(text)) : text;
-  const found = host.vifs.list().find((vif) => vif.name === name || vif.mac === text.toLowerCase());
+  const isCalled = (vif: AttachedVif) => vif.name === name || vif.mac === text.toLowerCase();
+  // Guests on different switches may have the same address.
+  const found = host.vifs.list(guest).find(isCalled) ?? host.vifs.list().find(isCalled);
   if (found !== undefined) return found;
   const isWord = parseVifName(text) === undefined && !/^\d+$|:/.test(text);
   const what = isWord ? `"${text}" is no number, name or MAC address of an interface` : `there is no interface ${text}`;

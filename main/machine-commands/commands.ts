@@ -2,6 +2,7 @@
 import type { Command } from "commander";
 import { oneLine } from "../../engine/errors/input-error.ts";
 import { addConsoleCommand } from "../console-command.ts";
+import { EXIT_INTERRUPTED } from "../failure.ts";
 import { Progress } from "../progress.ts";
 import type { CommandContext } from "./context.ts";
 import { addCreateCommand } from "./create-command.ts";
@@ -30,6 +31,15 @@ export function addMachineCommands(program: Command, context: CommandContext, ro
 export function programContext(version: string, setStatus: (status: number) => void): CommandContext {
   // Loaded when a command needs it, so that --help and wrong options answer at once.
   const server = () => import("../lab/server/ensure-lab.ts");
+  const progress = new Progress(process.stderr);
+  const listeners = new Set<() => void>();
+  const interrupted = () => {
+    if (listeners.size === 0) {
+      progress.clear();
+      process.exit(EXIT_INTERRUPTED);
+    }
+    for (const listener of [...listeners]) listener();
+  };
   const home = async () => (await import("../lab/store/paths.ts")).labHome();
   return {
     connect: async () => (await server()).ensureLab({ version }),
@@ -39,10 +49,12 @@ export function programContext(version: string, setStatus: (status: number) => v
     print: (text) => void process.stdout.write(text),
     tell: (line) => void process.stderr.write(`domlab: ${oneLine(line)}\n`),
     setStatus,
-    progress: new Progress(process.stderr),
+    progress,
     onInterrupt: (listener) => {
-      process.on("SIGINT", listener);
-      return () => process.off("SIGINT", listener);
+      // Stays from the first long work on: between two of several machines, too, the terminal is left clean.
+      if (!process.listeners("SIGINT").includes(interrupted)) process.on("SIGINT", interrupted);
+      listeners.add(listener);
+      return () => listeners.delete(listener);
     },
   };
 }

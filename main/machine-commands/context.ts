@@ -102,9 +102,9 @@ export async function longRun<Result>(
     if (interrupts > 0 && error instanceof PassedOn) throw new PassedOn(error.message, EXIT_INTERRUPTED);
     throw error;
   } finally {
-    stopInterrupts();
     stopEvents();
     context.progress.clear();
+    stopInterrupts();
   }
 }
 

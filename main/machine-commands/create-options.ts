@@ -1,6 +1,7 @@
 /** `domlab create`: options into a configuration. */
 import { readFile } from "node:fs/promises";
 import { resolve } from "node:path";
+import { MINIMUM_MEMORY_MIB } from "../../engine/builder/build.ts";
 import { BadInput } from "../failure.ts";
 import { parseSize } from "../image-commands.ts";
 import { firstIssue, issueText } from "../lab/store/errors.ts";
@@ -61,7 +62,10 @@ const fail = (what: string, remedy: string) => new BadInput("bad-option", what, 
 export function parseMemory(text: string): number {
   const plain = /^\d{1,9}$/.test(text.trim());
   const mib = plain ? Number(text) : parseSize(text, "memory size") / 2 ** 20;
-  if (Number.isSafeInteger(mib) && mib > 0) return mib;
+  if (Number.isSafeInteger(mib) && mib >= MINIMUM_MEMORY_MIB) return mib;
+  if (mib >= 1 && mib < MINIMUM_MEMORY_MIB) {
+    throw fail(`--memory ${text} is too little for a machine`, `give at least ${MINIMUM_MEMORY_MIB} MiB`);
+  }
   throw fail(`--memory ${text} is no whole number of MiB`, "say for example --memory 512M");
 }
 

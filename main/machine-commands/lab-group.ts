@@ -8,7 +8,16 @@ import { BadInput } from "../failure.ts";
 import { showSize } from "../image-commands.ts";
 import type { ControlResult } from "../lab/control-api.ts";
 import { table } from "../table.ts";
-import { type CommandContext, JSON_OPTION, longRun, say, tellAll, waitWith, withLab } from "./context.ts";
+import {
+  type CommandContext,
+  JSON_OPTION,
+  type LabClient,
+  longRun,
+  say,
+  tellAll,
+  waitWith,
+  withLab,
+} from "./context.ts";
 import { showDate } from "./show.ts";
 
 interface Raw {
@@ -58,6 +67,18 @@ export function parseSettings(settings: readonly string[]): Record<string, boole
     throw new BadInput("bad-option", `"${setting}" sets nothing`, "write key=value, for example purgeDays=30");
   });
   return Object.fromEntries(pairs);
+}
+
+/** Names of machines by their ids. */
+async function namesOf(lab: LabClient): Promise<Map<string, string>> {
+  const machines = await lab.call("machineList", {});
+  return new Map(machines.map(({ id, name }) => [id, name]));
+}
+
+/** The machines of a snapshot, by name. */
+function memberNames(members: ControlResult<"labSnapshotList">[number]["members"]): string {
+  const names = members.map(({ name, present }) => (present ? name : `${name} (gone)`));
+  return names.sort().join(",");
 }
 
 async function quit(context: CommandContext, raw: Raw): Promise<void> {
@@ -132,7 +153,11 @@ function addLabSnapshots(lab: Command, context: CommandContext): void {
             operation,
           });
         const taken = await longRun(context, client, call);
-        const rows = taken.members.map((member) => [member.machine, `${Math.round(member.pausedMs)} ms`]);
+        const names = await namesOf(client);
+        const rows = taken.members.map(({ machine, pausedMs }) => [
+          names.get(machine) ?? machine,
+          `${Math.round(pausedMs)} ms`,
+        ]);
         say(context, raw, taken, `${oneLine(taken.name)} is taken\n${table([["Machine", "Stood still"], ...rows])}`);
       }),
     );
@@ -143,12 +168,7 @@ function addLabSnapshots(lab: Command, context: CommandContext): void {
     .action((raw: Raw) =>
       withLab(context, async (client) => {
         const rows = await client.call("labSnapshotList", {});
-        const cells = rows.map(({ name, date, members, note }) => [
-          name,
-          showDate(date),
-          members.map((member) => (member.present ? member.name : `${member.name} (gone)`)).join(","),
-          note,
-        ]);
+        const cells = rows.map(({ name, date, members, note }) => [name, showDate(date), memberNames(members), note]);
         say(context, raw, rows, table([["Snapshot", "Taken", "Machines", "Note"], ...cells]));
       }),
     );

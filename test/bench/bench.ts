@@ -1,9 +1,10 @@
-/** `npm run bench -- boot|cpu|block|net [-n rounds] [--memory MiB]`: measures and prints one JSON object on standard output. */
+/** `npm run bench -- boot|cpu|block|net|snapshot [-n rounds] [--memory MiB]` or `-- crash [--rounds n]`: measures and prints one JSON object on standard output. */
 import os from "node:os";
 import { Command } from "commander";
 import { benchBlock } from "./block.ts";
 import { benchBoot } from "./boot.ts";
 import { benchCpu } from "./cpu.ts";
+import { benchCrash } from "./crash.ts";
 import { benchNet } from "./net.ts";
 
 const bench = new Command("bench").description("Measures Domlab; prints JSON with the raw samples.");
@@ -25,6 +26,15 @@ add("boot", "seconds from process start to the shell prompt, beside QEMU (TCG, m
 add("cpu", "guest MIPS at boot and on three loads, and memory", "3", benchCpu);
 add("block", "block devices: TypeScript frontend, and Linux beside QEMU (virtio-blk)", "3", benchBlock);
 add("net", "network: TypeScript frontends on a switch, and Linux beside QEMU (virtio-net)", "3", benchNet);
+bench
+  .command("crash")
+  .description("Kills the lab server in the middle of random operations; ends with status 1 at the first loss.")
+  .option("--rounds <rounds>", "kills", "300")
+  .option("--seed <seed>", "of the random numbers, to repeat a failure", String(Date.now() % 1_000_000))
+  .action(async (options: { rounds: string; seed: string }) => {
+    const result = await benchCrash(Number(options.rounds), Number(options.seed));
+    process.stdout.write(`${JSON.stringify(result, null, 2)}\n`);
+  });
 
 try {
   await bench.parseAsync();

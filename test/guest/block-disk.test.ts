@@ -1,8 +1,11 @@
 /** Disks of stock Linux guests: partitioned, formatted, filled and read again; wherever the backend is. */
-import { createHash } from "node:crypto";
+import { createHash, randomBytes } from "node:crypto";
 import { readFileSync, statSync } from "node:fs";
 import { afterAll, describe, expect, it } from "vitest";
+import { chainSpec } from "../../engine/disk/chain.ts";
+import { createQcow2 } from "../../engine/disk/image-tools/create.ts";
 import type { VbdConfig } from "../../engine/domain/vbd-toolstack.ts";
+import { until } from "../cli/domlab.ts";
 import { hasProgram, hostOutput, hostProgram, mke2fsFiles } from "./host-tools.ts";
 import { DiskLab, fileDisk, type ShellGuest, xvd } from "./shell-guest.ts";
 
@@ -59,6 +62,91 @@ describe("a disk of a stock Debian guest", () => {
     expect(hostOutput("dumpe2fs", ["-h", partition]).toString()).toContain("has_journal");
     const noise = sums.find((line) => line.endsWith("/noise"))?.split(" ")[0];
     expect(sha256(hostOutput("debugfs", ["-R", "cat /noise", partition]))).toBe(noise);
+  });
+});
+
+describe("qcow2 disks", () => {
+  const tools = mke2fsFiles();
+  const SIZE = 64 * MIB;
+  /** What the guest writes to the overlay, over and over, to three places. */
+  const COPY = 512 * 1024;
+  /** Where the base holds something that the guest leaves alone. */
+  const FROM_BASE = 40 * MIB;
+  const noise = randomBytes(MIB);
+
+  /** A disk as it would be read by another program: qemu-img. */
+  function contents(image: string): string {
+    hostOutput("qemu-img", ["convert", "-f", "qcow2", "-O", "raw", image, `${image}.raw`]);
+    return `${image}.raw`;
+  }
+
+  /** A file system on one disk and plain bytes on the other, written for as long as the storage domain is killed. */
+  async function writeAndKill(guest: ShellGuest): Promise<string> {
+    const said = await guest.output(`
+      ${tools ? "/opt/mkfs.ext4 -q -F" : "mke2fs -F"} /dev/xvda >/dev/null 2>&1
+      mount -t ext4 /dev/xvda /mnt
+      head -c ${COPY} /dev/urandom >/tmp/noise
+      copy() { dd if=/tmp/noise of=/dev/xvdb bs=64k seek=$(($1*${COPY / 65536})) conv=notrunc,fsync 2>/dev/null; }
+      files() { for i in 0 1 2 3; do yes $1 $i | head -c 100000 >/mnt/f$i && sync || touch /tmp/bad; done; }
+      { n=0; while [ ! -e /tmp/stop ]; do n=$((n+1)); files $n; done; touch /tmp/done.a; } &
+      { n=0; while [ ! -e /tmp/stop ]; do n=$((n+1)); copy $((n%3)) || touch /tmp/bad; done; touch /tmp/done.b; } &
+      blockdev --getsize64 /dev/xvda; blockdev --getsize64 /dev/xvdb`);
+    expect(said).toBe(`${SIZE}\n${SIZE}\n`);
+    const storage = await lab.host.storageDomain();
+    for (const vdev of [xvd(0), xvd(1)]) {
+      const taken = await lab.requestTaken(vdev, "wr_req");
+      const { pid } = storage;
+      taken();
+      process.kill(pid, "SIGKILL");
+      await until("the storage domain's next process", () => storage.pid !== pid);
+    }
+    return await guest.output(`
+      touch /tmp/stop; while ! [ -e /tmp/done.a -a -e /tmp/done.b ]; do usleep 20000; done
+      [ ! -e /tmp/bad ]; for n in 0 1 2; do
+        dd if=/tmp/noise of=/dev/xvdb bs=64k seek=$((n*${COPY / 65536})) conv=notrunc,fsync 2>/dev/null
+      done
+      cd /mnt; sha256sum f* | tee sums; cd /; umount /mnt; sha256sum </tmp/noise`);
+  }
+
+  it("keep what a guest writes while the storage domain is killed, and over the guest's restart", async () => {
+    const base = lab.image("base.img", Buffer.concat([Buffer.alloc(FROM_BASE), noise, Buffer.alloc(23 * MIB)]));
+    const untouched = sha256(readFileSync(base));
+    const [plain, overlay] = [lab.path("plain.qcow2"), lab.path("overlay.qcow2")];
+    await createQcow2(plain, { size: SIZE });
+    await createQcow2(overlay, { backing: { path: base, format: "raw" } });
+    const disks = [plain, overlay].map((image, i) =>
+      fileDisk(image, { vdev: xvd(i), store: chainSpec(image, { readOnly: false }) }),
+    );
+    const first = await lab.start({ name: "writer", disks, files: tools ?? [] });
+    await first.ready();
+    const sums = await writeAndKill(first);
+    await first.powerOff();
+
+    const second = await lab.start({ name: "reader", disks });
+    await second.ready();
+    const read = await second.output(`
+      mount -t ext4 /dev/xvda /mnt; cd /mnt; sha256sum -c sums | grep -v ': OK$' && exit 1
+      cat sums; cd /; umount /mnt
+      dd if=/dev/xvdb bs=64k skip=${(2 * COPY) / 65536} count=${COPY / 65536} 2>/dev/null | sha256sum
+      dd if=/dev/xvdb bs=1M skip=${FROM_BASE / MIB} count=1 2>/dev/null | sha256sum`);
+    expect(sums.match(/ f\d\n/g)?.length).toBe(4);
+    expect(read).toBe(`${sums}${sha256(noise)}  -\n`);
+    await second.powerOff();
+    await until("its devices to be gone", () => lab.host.vbds.list().length === 0);
+    expect(sha256(readFileSync(base))).toBe(untouched);
+
+    if (!hasProgram("qemu-img")) return;
+    for (const image of [plain, overlay]) {
+      const check = hostProgram("qemu-img", ["check", "-f", "qcow2", image]);
+      expect(check.status, check.output).toBe(0);
+    }
+    const bytes = readFileSync(contents(overlay));
+    const copies = [0, 1, 2].map((n) => `${sha256(bytes.subarray(n * COPY, (n + 1) * COPY))}  -\n`);
+    expect(new Set(copies)).toEqual(new Set([sums.slice(sums.lastIndexOf("\n", sums.length - 2) + 1)]));
+    expect(bytes.subarray(FROM_BASE, FROM_BASE + noise.length).equals(noise)).toBe(true);
+    if (!tools) return;
+    const fsck = hostProgram("fsck.ext4", ["-fn", contents(plain)]);
+    expect(fsck.status, fsck.output).toBe(0);
   });
 });
 

@@ -1,6 +1,6 @@
 /**
- * The image `debian` from its kernel to a login and back down. Making it takes a minute or more, and mmdebstrap, so that
- * this is skipped where the cache does not have it (`domlab run --image debian` puts it there).
+ * The image `debian` from its kernel to a login and back down. Making it takes a minute or more, and mmdebstrap, so
+ * that this is skipped where the cache does not have it (`domlab run --image debian` puts it there).
  */
 import { mkdtempSync, rmSync, statSync } from "node:fs";
 import os from "node:os";

@@ -11,9 +11,11 @@ import { ControlClient } from "../control-client.ts";
 import { labHome } from "../store/paths.ts";
 import { readServerFile } from "./server-file.ts";
 
-/** How long the one who has the lab's lock may take until it can be reached, and between two looks. */
+/** How long the one who has the lab's lock may take until it can be reached or is gone, and between two looks. */
 const IN_USE_WAIT_MS = 10_000;
-const IN_USE_LOOK_MS = 100;
+const IN_USE_LOOK_MS = 50;
+/** After so long the lock is tried again: it may be that of a lab which is ending. Twice as long each time. */
+const IN_USE_TRY_MS = 200;
 /** How long a start may take: records and images are looked at, switches made. */
 const START_WAIT_MS = 60_000;
 
@@ -72,13 +74,34 @@ async function startServer(home: string, { version, endsWhenIdle = true }: Ensur
   }
 }
 
-async function connectSoon(home: string): Promise<ControlClient | undefined> {
-  for (let waited = 0; waited < IN_USE_WAIT_MS; waited += IN_USE_LOOK_MS) {
+/** Looks for a lab that answers, for so long. */
+async function connectSoon(home: string, milliseconds: number): Promise<ControlClient | undefined> {
+  for (const end = Date.now() + milliseconds; Date.now() < end; ) {
+    await delay(IN_USE_LOOK_MS);
     const client = await connectHome(home);
     if (client !== undefined) return client;
-    await delay(IN_USE_LOOK_MS);
   }
   return undefined;
+}
+
+/** @throws PassedOn with the line of a lab that cannot start; BadInput when that dies without a line */
+async function startOrJoin(home: string, options: EnsureOptions): Promise<ControlClient> {
+  const end = Date.now() + IN_USE_WAIT_MS;
+  for (let patience = IN_USE_TRY_MS; ; patience *= 2) {
+    const line = await startServer(home, options);
+    if (line?.startsWith("failed ")) {
+      const told = failure.safeParse(JSON.parse(line.slice("failed ".length)));
+      // Another tool was faster, and its lab is about to answer; or the last lab has not quite ended.
+      const isInUse = told.data?.code === "lab-in-use" && Date.now() < end;
+      const other = isInUse ? await connectSoon(home, Math.min(patience, end - Date.now())) : undefined;
+      if (other !== undefined) return other;
+      if (isInUse) continue;
+      throw new PassedOn(told.data?.line ?? "the lab did not start", told.data?.status ?? 1);
+    }
+    const client = line?.startsWith("ready ") ? await connectHome(home) : undefined;
+    if (client !== undefined) return client;
+    throw new BadInput("bad-folder", `the lab in ${home} did not start`, `see ${join(home, "server.err")}`);
+  }
 }
 
 /**
@@ -92,16 +115,5 @@ export async function ensureLab(options: EnsureOptions): Promise<ControlClient> 
   if (options.start === false) {
     throw new BadInput("bad-option", `the lab in ${home} is not running`, "start a machine: domlab start");
   }
-  const line = await startServer(home, options);
-  if (line?.startsWith("failed ")) {
-    const told = failure.safeParse(JSON.parse(line.slice("failed ".length)));
-    // Another tool was faster, and its lab is about to answer.
-    const other = told.data?.code === "lab-in-use" ? await connectSoon(home) : undefined;
-    if (other !== undefined) return other;
-    throw new PassedOn(told.data?.line ?? "the lab did not start", told.data?.status ?? 1);
-  }
-  const client = line?.startsWith("ready ") ? await connectHome(home) : undefined;
-  if (client !== undefined) return client;
-  const log = join(home, "server.err");
-  throw new BadInput("bad-folder", `the lab in ${home} did not start`, `see ${log}`);
+  return await startOrJoin(home, options);
 }

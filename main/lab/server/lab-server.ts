@@ -110,7 +110,7 @@ export class LabServer {
       log = lab;
       for (const line of early) lab.write(line);
       const say = (line: string) => lab.write(line);
-      host = (options.host ?? ((write) => new Host({ log: write })))((line) =>
+      host = (options.host ?? ((write) => new Host({ log: write, spareProcess: true })))((line) =>
         lab.write(line, line.startsWith(PACKET_LOG)),
       );
       return await LabServer.serve(options, store, host, lab, say, [...early]);

@@ -26,7 +26,7 @@ async function owner(file: string): Promise<string> {
 async function takeLock(handle: FileHandle, file: string, folder: string): Promise<void> {
   const status = hostIo().setLock(handle.fd, WHOLE);
   if (status === -EAGAIN || status === -EACCES) {
-    const remedy = "use it through that one, or end it first (domlab quit)";
+    const remedy = "use it through that one, or end it first (domlab lab quit)";
     throw new StoreError("lab-in-use", `the lab in ${folder} is open in ${await owner(file)}`, remedy);
   }
   if (status < 0) {
