@@ -11,7 +11,7 @@ export default defineConfig({
         test: {
           name: "unit",
           include: ["test/**/*.test.ts"],
-          exclude: ["test/guest/**", "test/cli/**", "test/e2e/**"],
+          exclude: ["test/guest/**", "test/cli/**", "test/crash/**", "test/e2e/**"],
           testTimeout: 30_000,
           sequence: { groupOrder: 0 },
         },
@@ -19,7 +19,7 @@ export default defineConfig({
       {
         test: {
           name: "cli",
-          include: ["test/cli/**/*.test.ts"],
+          include: ["test/cli/**/*.test.ts", "test/crash/**/*.test.ts"],
           testTimeout: 60_000,
           hookTimeout: 60_000,
           maxWorkers: 1,

@@ -6,15 +6,22 @@ import { benchBoot } from "./boot.ts";
 import { benchCpu } from "./cpu.ts";
 import { benchCrash } from "./crash.ts";
 import { benchNet } from "./net.ts";
+import { benchSnapshot } from "./snapshot.ts";
 
 const bench = new Command("bench").description("Measures Domlab; prints JSON with the raw samples.");
 
-function add(name: string, text: string, rounds: string, action: (rounds: number, memory: number) => Promise<object>) {
+function add(
+  name: string,
+  text: string,
+  rounds: string,
+  action: (rounds: number, memory: number) => Promise<object>,
+  memory = "512",
+) {
   bench
     .command(name)
     .description(text)
     .option("-n <rounds>", "samples of each kind", rounds)
-    .option("--memory <MiB>", "guest memory", "512")
+    .option("--memory <MiB>", "guest memory", memory)
     .action(async (options: { n: string; memory: string }) => {
       const result = await action(Number(options.n), Number(options.memory));
       const host = { node: process.version, cpu: os.cpus()[0]?.model, cores: os.cpus().length, load: os.loadavg()[0] };
@@ -26,6 +33,8 @@ add("boot", "seconds from process start to the shell prompt, beside QEMU (TCG, m
 add("cpu", "guest MIPS at boot and on three loads, and memory", "3", benchCpu);
 add("block", "block devices: TypeScript frontend, and Linux beside QEMU (virtio-blk)", "3", benchBlock);
 add("net", "network: TypeScript frontends on a switch, and Linux beside QEMU (virtio-net)", "3", benchNet);
+add("snapshot", "live snapshots of a guest with 100 MB in use, and restores", "5", benchSnapshot, "256");
+
 bench
   .command("crash")
   .description("Kills the lab server in the middle of random operations; ends with status 1 at the first loss.")

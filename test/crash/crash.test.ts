@@ -9,8 +9,12 @@ const LIMIT_MS = 25_000;
 const seed = Number(process.env.DOMLAB_CRASH_SEED ?? Math.floor(Date.now() / 86_400_000));
 const hasQemu = ["qemu-img", "qemu-io"].every((name) => spawnSync(name, ["--version"]).status === 0);
 
-it.skipIf(!hasQemu)("a lab that is killed loses nothing that it has answered, and has nothing by halves", async () => {
-  const result = await new CrashRounds({ seed, rounds: ROUNDS, limitMs: LIMIT_MS }).run();
-  expect(result.rounds).toBeGreaterThan(0);
-  expect(result.answered).toBeGreaterThan(0);
-}, 60_000);
+it.skipIf(!hasQemu)(
+  "a lab that is killed loses nothing that it has answered, and has nothing by halves",
+  async () => {
+    const result = await new CrashRounds({ seed, rounds: ROUNDS, limitMs: LIMIT_MS }).run();
+    expect(result.rounds).toBeGreaterThan(0);
+    expect(result.answered).toBeGreaterThan(0);
+  },
+  60_000,
+);

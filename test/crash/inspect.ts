@@ -66,7 +66,11 @@ export class LabFolder {
   /** The lab as it is on disk. @throws Error for an image that cannot be read */
   model(): Model {
     const data = this.records();
-    const disk = (vdev: string, image: Image): ModelDisk => ({ vdev, format: image.format, blocks: this.blocks(image) });
+    const disk = (vdev: string, image: Image): ModelDisk => ({
+      vdev,
+      format: image.format,
+      blocks: this.blocks(image),
+    });
     const machines = data.machines.map((record): ModelMachine => {
       const { config, memory, state } = record;
       const nameOf = (id: string | null) => record.snapshots.find((each) => each.id === id)?.name ?? null;
@@ -76,6 +80,7 @@ export class LabFolder {
           parent: nameOf(each.parent),
           kind: each.kind,
           memoryMiB: each.config.memoryMiB,
+          notes: each.config.notes,
           disks: each.disks.map(({ vdev, image, format }) => disk(vdev, { path: image, format })),
         }),
       );
@@ -112,7 +117,10 @@ export class LabFolder {
       });
     }
     const disks = readdirSync(paths.disks).map((name) => path.join(paths.disks, name));
-    const memories = data.machines.flatMap(({ memory, snapshots }) => [memory, ...snapshots.map((each) => each.memory)]);
+    const memories = data.machines.flatMap(({ memory, snapshots }) => [
+      memory,
+      ...snapshots.map((each) => each.memory),
+    ]);
     const ids = data.machines.map(({ id }) => id);
     return [
       ...readdirSync(paths.tmp).map((name) => `tmp/${name} is left`),
@@ -128,7 +136,9 @@ export class LabFolder {
       ...readdirSync(paths.machines)
         .filter((id) => !ids.includes(id))
         .map((id) => `machines/${id} is left`),
-      ...data.machines.filter((record) => !isCopied(paths.machineFile(record.id), record)).map(({ id }) => `${id}: copy`),
+      ...data.machines
+        .filter((record) => !isCopied(paths.machineFile(record.id), record))
+        .map(({ id }) => `${id}: copy`),
     ];
   }
 

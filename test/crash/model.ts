@@ -15,6 +15,7 @@ export interface ModelSnapshot {
   parent: string | null;
   readonly kind: "disk" | "running";
   readonly memoryMiB: number;
+  readonly notes: string;
   readonly disks: ModelDisk[];
 }
 
@@ -63,6 +64,7 @@ export function addSnapshot(machine: ModelMachine, name: string): void {
     parent: machine.current,
     kind: machine.state === "stopped" ? "disk" : "running",
     memoryMiB: machine.memoryMiB,
+    notes: machine.notes,
     disks: structuredClone(machine.disks),
   });
   machine.disks = layeredCopy(machine.disks);
@@ -97,7 +99,7 @@ export function description(model: Model): string[] {
     ...machine.snapshots.flatMap((snapshot) => {
       const title = `${machine.name} @ ${snapshot.name}`;
       return [
-        `${title}: ${snapshot.kind} of ${snapshot.parent}, ${snapshot.memoryMiB} MiB`,
+        `${title}: ${snapshot.kind} of ${snapshot.parent}, ${snapshot.memoryMiB} MiB, notes ${snapshot.notes}`,
         ...disks(snapshot.disks).map((disk) => `${title}: ${disk}`),
       ];
     }),

@@ -52,8 +52,7 @@ const pickMachine = (
   fits: (machine: ModelMachine) => boolean = () => true,
 ) => random.pick(model.machines.filter((each) => states.includes(each.state) && !busy.has(each.name) && fits(each)));
 
-const hasRoom = ({ model }: Choice) =>
-  model.machines.filter(({ state }) => state !== "deleted").length < MOST_MACHINES;
+const hasRoom = ({ model }: Choice) => model.machines.filter(({ state }) => state !== "deleted").length < MOST_MACHINES;
 
 function newMachine(name: string, disks: ModelDisk[], memoryMiB: number): ModelMachine {
   return { name, state: "stopped", hasMemory: false, memoryMiB, notes: "", disks, snapshots: [], current: null };
@@ -189,10 +188,10 @@ const cloneSnapshot: Maker = (choice) => {
     call: (lab) => lab.call("snapshotClone", { ...picked, name, linked }),
     apply: (model) => {
       const source = machineOf(model, picked.machine);
-      const { kind, memoryMiB, disks } = snapshotOf(source, picked.snapshot);
+      const { kind, memoryMiB, notes, disks } = snapshotOf(source, picked.snapshot);
       const hasMemory = kind === "running";
       const made = newMachine(name, layeredCopy(disks), memoryMiB);
-      model.machines.push({ ...made, hasMemory, state: hasMemory ? "suspended" : "stopped" });
+      model.machines.push({ ...made, notes, hasMemory, state: hasMemory ? "suspended" : "stopped" });
     },
   };
 };
@@ -252,7 +251,7 @@ const remove: Maker = (choice) => {
   const machine = pickMachine(choice, ["stopped", "suspended"]);
   return (
     machine && {
-      what: `delete ${machine.name}`,
+      what: `remove ${machine.name}`,
       machines: [machine.name],
       call: (lab) => lab.call("machineDelete", { machine: machine.name }),
       apply: (model) => {

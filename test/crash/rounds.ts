@@ -7,8 +7,8 @@ import { appendFileSync, mkdirSync, mkdtempSync, readFileSync, realpathSync, rmS
 import os from "node:os";
 import path from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
-import type { ControlClient } from "../../main/lab/control-client.ts";
 import { PassedOn } from "../../main/failure.ts";
+import type { ControlClient } from "../../main/lab/control-client.ts";
 import { idle, tinyKernel } from "../cli/tiny-kernel.ts";
 import { fillBlock, LabFolder } from "./inspect.ts";
 import { LabProcess } from "./lab-process.ts";

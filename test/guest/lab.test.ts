@@ -45,11 +45,12 @@ async function open(): Promise<void> {
   ({ pid } = await lab.call("labInfo", {}));
 }
 
-/** Leaves the lab as a user does, and waits for the end of its process. */
-async function leave(machines?: "destroy"): Promise<void> {
-  await lab.call("labQuit", machines === undefined ? {} : { machines });
+/** Leaves the lab as a user does, and waits for the end of its process. @returns what the user is told */
+async function leave(machines?: "destroy"): Promise<string[]> {
+  const { notes } = await lab.call("labQuit", machines === undefined ? {} : { machines });
   await lab.ended;
   await until("the end of the lab", () => !runs(pid), 20_000);
+  return notes;
 }
 
 /** A shell at a machine's console. */
@@ -207,7 +208,7 @@ it("keeps machines through snapshots, clones, and its own end", async () => {
   // The lab ends, comes back, and so do they.
   const uptime = Number(await web.output("cut -d. -f1 /proc/uptime"));
   const first = pid;
-  await leave();
+  expect(await leave()).toEqual([]);
   await open();
   expect(pid).not.toBe(first);
   for (const machine of ["web", "db"]) {
@@ -220,11 +221,13 @@ it("keeps machines through snapshots, clones, and its own end", async () => {
   expect(await web.output(ping)).toBe("answered");
   expect(Number(await web.output("cut -d. -f1 /proc/uptime"))).toBeGreaterThanOrEqual(uptime);
 
-  // They shut themselves down; what is on disk is whole, also after the snapshots' layers have been merged.
-  for (const machine of ["web", "db"]) {
-    const down = await lab.call("machineShutdown", { machine, timeoutSeconds: 30 });
-    expect(down).toEqual({ state: "stopped", forced: false });
-  }
+  // They shut themselves down, when told and as the lab ends; what is on disk is whole, also after layers have been merged.
+  const down = await lab.call("machineShutdown", { machine: "web", timeoutSeconds: 30 });
+  expect(down).toEqual({ state: "stopped", forced: false });
+  await lab.call("machineSet", { machine: "db", settings: ["suspendOnQuit=false"] });
+  expect(await leave()).toEqual([]);
+  await open();
+  expect((await lab.call("machineList", {})).map(({ state }) => state)).toEqual(["stopped", "stopped", "stopped"]);
   await expectCleanImages();
   await lab.call("labSnapshotDelete", { snapshot: "both", members: true });
   expect(await lab.call("snapshotDelete", { machine: "web", snapshot: "live" })).toEqual({ deferred: false });
@@ -245,6 +248,6 @@ it("keeps machines through snapshots, clones, and its own end", async () => {
   }
   expect(readdirSync(path.join(home(), "memory"))).toEqual([]);
   expect(readdirSync(path.join(home(), "tmp"))).toEqual([]);
-  await leave();
+  expect(await leave()).toEqual([]);
   expect(readdirSync(path.join(folder, "run", "domlab"))).toEqual([]);
 }, 120_000);

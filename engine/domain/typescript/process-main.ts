@@ -20,7 +20,10 @@ process.on("SIGINT", () => {});
 /** A kernel that fails outside its promise has crashed too, and its host is told with what. */
 process.on("uncaughtException", (error) => void end(error));
 /** Without a host there is nobody to run for. Killed, because an orderly exit waits for threads that block. */
-process.on("disconnect", () => process.kill(process.pid, "SIGKILL"));
+const die = () => process.kill(process.pid, "SIGKILL");
+process.on("disconnect", die);
+// A host that was killed while this program was loading has gone without an event that anybody heard.
+if (!process.connected) die();
 
 async function end(error?: unknown): Promise<void> {
   const text =
