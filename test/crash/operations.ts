@@ -126,13 +126,15 @@ const takeLabSnapshot: Maker = (choice) => {
   };
 };
 
-const forgetLabSnapshot: Maker = ({ random, model }) => {
+const forgetLabSnapshot: Maker = ({ random, model, busy }) => {
   const snapshot = model.labSnapshots.length < MOST_LAB_SNAPSHOTS ? undefined : random.pick(model.labSnapshots);
-  if (snapshot === undefined) return undefined;
+  // It goes by itself with the last of its members.
+  const machines = snapshot?.members.map(({ machine }) => machine) ?? [];
+  if (snapshot === undefined || machines.some((machine) => busy.has(machine))) return undefined;
   const { name } = snapshot;
   return {
     what: `forget the lab's snapshot ${name}`,
-    machines: [],
+    machines,
     call: (lab) => lab.call("labSnapshotDelete", { snapshot: name }),
     apply: (draft) => {
       draft.labSnapshots = draft.labSnapshots.filter((each) => each.name !== name);

@@ -29,7 +29,7 @@ describe("options of run", () => {
   it.each([
     { disk: ["a.img,,xvda", "b.img,,51712"] },
     { disk: ["a.img"] },
-    { disk: ["a.img,qcow2,xvda"] },
+    { disk: ["a.img,vmdk,xvda"] },
     { memory: "lots" },
     { memory: "-1" },
     { memory: "0" },

@@ -1,4 +1,4 @@
-import { mkdtempSync, rmSync } from "node:fs";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { connect, createServer, type Server } from "node:net";
 import os from "node:os";
 import path from "node:path";
@@ -22,6 +22,7 @@ let client: ControlClient | undefined;
 beforeEach(() => {
   folder = mkdtempSync(path.join(os.tmpdir(), "domlab-control-"));
   socket = path.join(folder, "control");
+  writeFileSync(path.join(folder, "d.img"), new Uint8Array(4096));
   host = new TestHost();
   guests = [GUEST];
   functions = hostControl("web", host, () => guests);
@@ -43,9 +44,9 @@ describe("control functions over a socket", () => {
   it("list, attach, show, count and detach", async () => {
     const lab = await connected();
     expect(await lab.call("list", {})).toEqual({ lab: "web", pid: process.pid, guests: [{ ...GUEST, disks: [] }] });
-    const attached = await lab.call("blockAttach", { disk: "d.img,,xvdb,ro", cwd: "/images" });
+    const attached = await lab.call("blockAttach", { disk: "d.img,,xvdb,ro", cwd: folder });
     expect(attached).toEqual({ vdev: 51728, name: "xvdb" });
-    expect(host.disks[0]).toMatchObject({ store: { kind: "file", path: "/images/d.img" }, readOnly: true });
+    expect(host.disks[0]).toMatchObject({ store: { kind: "file", path: path.join(folder, "d.img") }, readOnly: true });
     expect((await lab.call("list", {})).guests[0]?.disks).toEqual(["xvdb"]);
     expect(await lab.call("blockList", {})).toEqual([
       {
@@ -69,8 +70,8 @@ describe("control functions over a socket", () => {
 
   it("pass the lab's line and status on", async () => {
     const lab = await connected();
-    await lab.call("blockAttach", { disk: "d.img,,xvda", cwd: "/" });
-    const again = await lab.call("blockAttach", { disk: "d.img,,xvda", cwd: "/" }).catch((error: unknown) => error);
+    await lab.call("blockAttach", { disk: "d.img,,xvda", cwd: folder });
+    const again = await lab.call("blockAttach", { disk: "d.img,,xvda", cwd: folder }).catch((error: unknown) => error);
     expect(again).toBeInstanceOf(PassedOn);
     expect(explain(again)).toEqual({ line: "it has that one; choose another", status: 2 });
     await expect(lab.call("blockAttach", { disk: "d.img", cwd: "/" })).rejects.toThrow(/vdev is missing; /);

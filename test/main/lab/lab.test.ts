@@ -100,19 +100,17 @@ describe("commands", () => {
   }
 
   it("show labs, disks and counters", async () => {
-    expect(await run("list")).toBe("Name  ID  PID  Mem  Disks\n");
     const { host } = await start("web");
-    expect(await run("block-attach", "/images/a,,xvda")).toBe("");
-    await run("block-attach", "--lab", "web", "vdev=xvdb,access=ro,target=/images/b\u001b[2J");
-    expect(await run("list")).toBe("Name  ID   PID  Mem  Disks\nweb    1  4711  256  xvda,xvdb\n");
-    expect(JSON.parse(await run("list", "--json"))).toEqual([
-      { lab: "web", pid: process.pid, guests: [{ ...GUEST, disks: ["xvda", "xvdb"] }] },
-    ]);
+    const [a, b] = [path.join(root, "a"), path.join(root, "b\u001b[2J")];
+    for (const file of [a, b]) writeFileSync(file, new Uint8Array(4096));
+    expect(await run("block-attach", `${a},,xvda`)).toBe("");
+    await run("block-attach", "--lab", "web", `vdev=xvdb,access=ro,target=${b}`);
+    expect((await runningLabs(root))[0]?.guests).toEqual([{ ...GUEST, disks: ["xvda", "xvdb"] }]);
     expect(await run("block-list")).toBe(
       [
         "Vdev  Handle  BE  Backend  State      Mode  Target",
-        "xvda   51712   2  storage  Connected  w     /images/a",
-        "xvdb   51728   2  storage  Connected  r     /images/b [2J",
+        `xvda   51712   2  storage  Connected  w     ${a}`,
+        `xvdb   51728   2  storage  Connected  r     ${path.join(root, "b [2J")}`,
         "",
       ].join("\n"),
     );
@@ -129,7 +127,8 @@ describe("commands", () => {
 
   it("take relative targets from the folder they are called in", async () => {
     const { host } = await start("web");
-    await run("block-attach", "disk.img,,xvda");
-    expect(host.disks[0]?.store).toMatchObject({ path: path.resolve("disk.img") });
+    writeFileSync(path.join(root, "disk.img"), new Uint8Array(4096));
+    await run("block-attach", `${path.relative(".", root)}/disk.img,,xvda`);
+    expect(host.disks[0]?.store).toMatchObject({ path: path.join(root, "disk.img") });
   });
 });
