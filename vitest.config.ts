@@ -2,7 +2,7 @@ import { defineConfig } from "vitest/config";
 
 /**
  * Three projects, one after the other: `unit` runs in parallel; `guest` boots real kernels, each of which keeps a core
- * busy, so it runs one file at a time, like `cli`, which drives the program as a user does.
+ * busy, and `cli` drives the program as a user does: two files at a time of these.
  */
 export default defineConfig({
   test: {
@@ -22,7 +22,7 @@ export default defineConfig({
           include: ["test/cli/**/*.test.ts", "test/crash/**/*.test.ts"],
           testTimeout: 60_000,
           hookTimeout: 60_000,
-          maxWorkers: 1,
+          maxWorkers: 2,
           sequence: { groupOrder: 1 },
         },
       },
@@ -33,7 +33,7 @@ export default defineConfig({
           testTimeout: 180_000,
           // The first hook may download the guest image.
           hookTimeout: 600_000,
-          maxWorkers: 1,
+          maxWorkers: 2,
           sequence: { groupOrder: 2 },
         },
       },
