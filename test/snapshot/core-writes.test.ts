@@ -170,7 +170,8 @@ it.skipIf(defaultMemoryKind() !== "mapped")("the memory of a vCPU is captured as
     cpu.run(500);
   }
   const { bytes } = capture.finish();
-  expect(bytes).toBeLessThan(1 << 20);
+  // What it writes to all the time and the special frames, not what else is touched.
+  expect(bytes).toBeLessThan(2 << 20);
   expect(capture.verify()).toEqual([]);
   close();
 });
