@@ -5,7 +5,7 @@ const LIGHT = ["abi", "builder", "images", "main", "network", "xenstore"].map((l
 
 /**
  * Projects, one after the other: `unit` and `light` run in parallel; `guest` boots real kernels, each of which keeps a core
- * busy, and `cli` drives the program as a user does: three files at a time of these, as they wait a lot.
+ * busy, and `cli` drives the program as a user does: two files at a time of these.
  */
 export default defineConfig({
   test: {
@@ -34,7 +34,7 @@ export default defineConfig({
           include: ["test/cli/**/*.test.ts", "test/crash/**/*.test.ts"],
           testTimeout: 60_000,
           hookTimeout: 60_000,
-          maxWorkers: 3,
+          maxWorkers: 2,
           sequence: { groupOrder: 1 },
         },
       },
@@ -45,7 +45,7 @@ export default defineConfig({
           testTimeout: 180_000,
           // The first hook may download the guest image.
           hookTimeout: 600_000,
-          maxWorkers: 3,
+          maxWorkers: 2,
           sequence: { groupOrder: 1 },
         },
       },
