@@ -8,6 +8,7 @@ import { defaultMemoryKind, type GuestMemory, type Mapping } from "../memory/gue
 import { createMappedMemory } from "../memory/mapped.ts";
 import { Peers } from "../memory/peers.ts";
 import { domId } from "../memory/types.ts";
+import { finishSending, finishTaking } from "./event-recovery.ts";
 
 const MIB = 1 << 20;
 /**
@@ -108,7 +109,17 @@ export class DomainTable {
     this.withMemory(id, (domain, others, peers) => {
       channelsOf(domain, peers).recover();
       settleMapsOf(domain, others);
+      finishTaking(domain);
+      finishSending(domain, others);
     });
+  }
+
+  /**
+   * After the last process of a domain has ended, in whatever way, and before anybody lets go of its channels: its peers get
+   * the events that it was in the middle of sending.
+   */
+  settle(id: number): void {
+    this.withMemory(id, (domain, others) => finishSending(domain, others));
   }
 
   /**
