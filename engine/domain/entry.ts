@@ -12,13 +12,21 @@ function repositoryRoot(from: string): string {
 }
 
 /**
+ * A path inside a packed app's archive, as that of the same file beside it: workers and utility processes cannot be started
+ * from an archive (electron/electron#22446), so electron-builder.yml leaves what they load unpacked.
+ */
+function outsideArchive(path: string): string {
+  return path.replace(/([\\/]app\.asar)([\\/])/, "$1.unpacked$2");
+}
+
+/**
  * Path of a compiled file, named relative to the module that asks. A module that runs from its TypeScript source (a test) gets
  * the file that the build put into dist/, as Node itself starts processes and workers only from JavaScript.
  */
 export function compiledPath(moduleUrl: string, name: string): string {
   const module = fileURLToPath(moduleUrl);
   const folder = dirname(module);
-  if (!module.endsWith(".ts")) return join(folder, name);
+  if (!module.endsWith(".ts")) return outsideArchive(join(folder, name));
   const root = repositoryRoot(folder);
   return join(root, "dist", relative(root, folder), name);
 }

@@ -94,7 +94,6 @@ export interface GuestStoreLinks {
 
 export class GuestProcess implements DomainHandle {
   readonly id: number;
-  readonly pid: number;
   readonly console: DomainConsole;
   readonly exited: Promise<DomainExit>;
   private readonly child: GuestChild;
@@ -110,7 +109,6 @@ export class GuestProcess implements DomainHandle {
     this.links = links;
     this.child = child;
     child.serve(this.functions());
-    this.pid = this.child.pid;
     this.output = new Output((bytes) => this.acknowledge(bytes));
     const { gone } = this.child;
     this.exited = gone.then((cause) => this.exit ?? { reason: "killed", requested: this.requested, cause });
@@ -120,6 +118,10 @@ export class GuestProcess implements DomainHandle {
         await Promise.race([this.child.rpc.writeConsole(bytes).catch(() => undefined), gone]);
       },
     };
+  }
+
+  get pid(): number {
+    return this.child.pid;
   }
 
   private functions(): DomainHostFunctions {

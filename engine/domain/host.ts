@@ -21,6 +21,7 @@ import { openGuest, reconnectDevices, restoredDevices, timeAfterRestore } from "
 import { type SnapshotOptions, type SnapshotRequest, type SnapshotResult, takeSnapshots } from "./guest-snapshots.ts";
 import { LabNetworkError, type VifConfig, type VifWish, vifSchema } from "./network-config.ts";
 import { NetworkControl } from "./network-control.ts";
+import type { ProcessStarter } from "./process-starter.ts";
 import { SpareProcess } from "./spare-process.ts";
 import { type TypescriptDomainConfig, TypescriptHandle } from "./typescript/handle.ts";
 import { type VbdConfig, VbdError, VbdToolstack } from "./vbd-toolstack.ts";
@@ -53,6 +54,8 @@ export interface HostOptions {
   readonly log?: (line: string) => void;
   /** Keeps a process ready for the next guest: it starts sooner, for some 100 MB of memory. */
   readonly spareProcess?: boolean;
+  /** How the processes of domains are made; without it, forked. */
+  readonly startProcess?: ProcessStarter;
 }
 
 /** A guest to start; the host chooses its number unless one is given. */
@@ -86,13 +89,15 @@ export class Host {
   private readonly typescript = new Map<number, TypescriptHandle>();
   private readonly ending = new Set<Promise<void>>();
   private readonly spare: SpareProcess;
+  private readonly startProcess: ProcessStarter | undefined;
   private storage: Promise<TypescriptHandle> | undefined;
   private networking: Promise<TypescriptHandle> | undefined;
   private closed: Promise<void> | undefined;
 
   constructor(options: HostOptions = {}) {
     this.log = options.log ?? (() => {});
-    this.spare = new SpareProcess(options.spareProcess ?? false);
+    this.spare = new SpareProcess(options.spareProcess ?? false, options.startProcess);
+    this.startProcess = options.startProcess;
     this.vbds = new VbdToolstack(this.xenstore.toolstack, {
       caller: {
         driverDomain: async (method, argument) => (await this.storageDomain()).call(method, argument),
@@ -169,7 +174,8 @@ export class Host {
     try {
       for (const disk of disks) await this.attachTo(id, disk);
       for (const vif of vifs) await this.attachVifTo(id, vifSchema.parse(vif));
-      const handle = await TypescriptHandle.start({ id, config, paths, table, xenstore, log });
+      const { startProcess } = this;
+      const handle = await TypescriptHandle.start({ id, config, paths, table, xenstore, log, startProcess });
       this.typescript.set(id, handle);
       void handle.exited.then(() => this.cleaning(this.forget(id)));
       return handle;
@@ -181,6 +187,7 @@ export class Host {
 
   private async forget(id: number): Promise<void> {
     this.typescript.delete(id);
+    this.table.settle(id);
     // The backends see the domain's nodes vanish and let go of its pages.
     this.xenstore.releaseDomain(id);
     await this.devicesEnded(id);
@@ -344,6 +351,7 @@ export class Host {
 
   private async guestEnded(id: number): Promise<void> {
     this.guests.delete(id);
+    this.table.settle(id);
     // The backends see the domain's nodes vanish and let go of its pages.
     this.xenstore.releaseDomain(id);
     await this.devicesEnded(id);

@@ -13,6 +13,7 @@ import {
   type StartAnswer,
 } from "./config.ts";
 import { Machine, type MachineEvents, startVcpuThread } from "./machine.ts";
+import { parentChannel } from "./parent-channel.ts";
 import type { CallAnswer } from "./typescript/protocol.ts";
 
 const NOT_STARTED: CallAnswer = { ok: false, message: "the domain has not been started" };
@@ -25,9 +26,8 @@ const thread = startVcpuThread();
 process.on("SIGINT", () => {});
 /** Without a host there is nobody to run for. Killed, because an orderly exit waits for the vCPU's thread. */
 const die = () => process.kill(process.pid, "SIGKILL");
-process.on("disconnect", die);
-// A host that was killed while this program was loading has gone without an event that anybody heard.
-if (!process.connected) die();
+const parent = parentChannel();
+parent.onEnd(die);
 
 async function reportExit(exit: DomainExit): Promise<void> {
   // The answer tells that the host has it, and all console output before it; then this process may go.
@@ -70,9 +70,7 @@ const functions: DomainProcessFunctions = {
 };
 
 const host = createBirpc<DomainHostFunctions, DomainProcessFunctions>(functions, {
-  post: (message) => {
-    if (process.connected) process.send?.(message);
-  },
-  on: (listener) => process.on("message", listener),
+  post: (message) => parent.send(message),
+  on: (listener) => parent.onMessage(listener),
   timeout: -1,
 });

@@ -2,6 +2,7 @@
 import { DomainChild } from "./child.ts";
 import type { DomainHostFunctions, DomainProcessFunctions } from "./config.ts";
 import { compiledPath } from "./entry.ts";
+import { forkProcess, type ProcessStarter } from "./process-starter.ts";
 
 export type GuestChild = DomainChild<DomainProcessFunctions, DomainHostFunctions>;
 
@@ -10,13 +11,15 @@ const DELAY_MS = 1500;
 
 export class SpareProcess {
   private readonly keep: boolean;
+  private readonly start: ProcessStarter;
   private spare: GuestChild | undefined;
   private timer: NodeJS.Timeout | undefined;
   private closed = false;
 
   /** @param keep false: no spare is kept, every process is made when it is wanted */
-  constructor(keep: boolean) {
+  constructor(keep: boolean, start: ProcessStarter = forkProcess) {
     this.keep = keep;
+    this.start = start;
     this.soon();
   }
 
@@ -36,7 +39,7 @@ export class SpareProcess {
   }
 
   private fork(): GuestChild {
-    return new DomainChild(compiledPath(import.meta.url, "process-main.js"));
+    return new DomainChild(compiledPath(import.meta.url, "process-main.js"), {}, this.start);
   }
 
   /** A process that has not been used, the spare one if there is one. */

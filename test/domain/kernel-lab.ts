@@ -5,7 +5,7 @@ import path from "node:path";
 import { pathToFileURL } from "node:url";
 import { type RegisteredRing, RingRegistry } from "../../engine/domain/driver/ring-registry.ts";
 import { compiledPath } from "../../engine/domain/entry.ts";
-import { Host, type TypescriptConfig } from "../../engine/domain/host.ts";
+import { Host, type HostOptions, type TypescriptConfig } from "../../engine/domain/host.ts";
 import type { TypescriptHandle } from "../../engine/domain/typescript/handle.ts";
 import type { VbdConfig } from "../../engine/domain/vbd-toolstack.ts";
 import { type GrantMap, GrantMaps } from "../../engine/hypervisor/grant-map.ts";
@@ -107,8 +107,8 @@ export class KernelLab {
   readonly host: Host;
   private readonly listeners = new Set<Listener>();
 
-  constructor() {
-    this.host = new Host({ log: (line) => this.hear(line) });
+  constructor(options: HostOptions = {}) {
+    this.host = new Host({ ...options, log: (line) => this.hear(line) });
   }
 
   private hear(line: string): void {

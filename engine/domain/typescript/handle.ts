@@ -1,7 +1,8 @@
 /** A TypeScript domain as its host holds it: its process, started again when it dies if that is wanted. */
 import type { Xenstored } from "../../xenstore/daemon.ts";
-import { DaemonRelay } from "../../xenstore/relay.ts";
+import { DaemonRelay, type RelayMessage } from "../../xenstore/relay.ts";
 import type { DomainTable, SharedPaths } from "../domain-table.ts";
+import type { ProcessStarter } from "../process-starter.ts";
 import type { TypescriptEnd } from "./start.ts";
 import { ProcessGone, TypescriptProcess } from "./start.ts";
 
@@ -30,6 +31,8 @@ export interface TypescriptHandleOptions {
   readonly table: DomainTable;
   readonly xenstore: Xenstored;
   readonly log: (line: string) => void;
+  /** How its process is made; without it, forked. */
+  readonly startProcess?: ProcessStarter | undefined;
 }
 
 /** What a kernel refused: one line with cause and remedy. */
@@ -79,9 +82,10 @@ export class TypescriptHandle {
   }
 
   private async launch(restarted: boolean): Promise<void> {
-    const { config, paths, xenstore, id, log } = this.options;
+    const { config, paths, xenstore, id, log, startProcess } = this.options;
     const relay = new DaemonRelay(xenstore, id, (message) => process.xenstore(message));
-    const process: TypescriptProcess = new TypescriptProcess({ xenstore: (message) => relay.receive(message), log });
+    const events = { xenstore: (message: RelayMessage) => relay.receive(message), log };
+    const process: TypescriptProcess = new TypescriptProcess(events, startProcess);
     this.process = process;
     void process.ended.then((end) => {
       relay.close();

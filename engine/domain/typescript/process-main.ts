@@ -5,6 +5,7 @@ import { openMappedPath } from "../../memory/mapped.ts";
 import { XenstoreClient } from "../../xenstore/client.ts";
 import { ClientRelay } from "../../xenstore/relay.ts";
 import { relayMessage } from "../config.ts";
+import { parentChannel } from "../parent-channel.ts";
 import { RunningTypescriptDomain } from "./domain.ts";
 import type { Kernel } from "./kernel.ts";
 import { type TypescriptHostFunctions, type TypescriptProcessFunctions, typescriptConfig } from "./protocol.ts";
@@ -21,9 +22,8 @@ process.on("SIGINT", () => {});
 process.on("uncaughtException", (error) => void end(error));
 /** Without a host there is nobody to run for. Killed, because an orderly exit waits for threads that block. */
 const die = () => process.kill(process.pid, "SIGKILL");
-process.on("disconnect", die);
-// A host that was killed while this program was loading has gone without an event that anybody heard.
-if (!process.connected) die();
+const parent = parentChannel();
+parent.onEnd(die);
 
 async function end(error?: unknown): Promise<void> {
   const text =
@@ -59,10 +59,8 @@ const functions: TypescriptProcessFunctions = {
 };
 
 const host = createBirpc<TypescriptHostFunctions, TypescriptProcessFunctions>(functions, {
-  post: (message) => {
-    if (process.connected) process.send?.(message);
-  },
-  on: (listener) => process.on("message", listener),
+  post: (message) => parent.send(message),
+  on: (listener) => parent.onMessage(listener),
   timeout: -1,
 });
 

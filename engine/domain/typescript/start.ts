@@ -3,6 +3,7 @@ import type { RelayMessage } from "../../xenstore/relay.ts";
 import { DomainChild } from "../child.ts";
 import { relayMessage } from "../config.ts";
 import { compiledPath } from "../entry.ts";
+import type { ProcessStarter } from "../process-starter.ts";
 import {
   type CallAnswer,
   callAnswer,
@@ -26,22 +27,25 @@ export class ProcessGone extends Error {
 }
 
 export class TypescriptProcess {
-  readonly pid: number;
   /** How it ended: in order, with its kernel's error, or killed (then with what the host knows of it). */
   readonly ended: Promise<TypescriptEnd>;
   private readonly child: DomainChild<TypescriptProcessFunctions, TypescriptHostFunctions>;
   private end: TypescriptEnd | undefined;
 
-  constructor(events: TypescriptProcessEvents) {
-    this.child = new DomainChild(compiledPath(import.meta.url, "process-main.js"), {
+  constructor(events: TypescriptProcessEvents, startProcess?: ProcessStarter) {
+    const functions: TypescriptHostFunctions = {
       xenstore: (message) => events.xenstore(relayMessage.parse(message)),
       log: (line) => events.log(String(line)),
       ended: (error) => {
         this.end = error === undefined ? { reason: "poweroff" } : { reason: "crash", cause: String(error) };
       },
-    });
-    this.pid = this.child.pid;
+    };
+    this.child = new DomainChild(compiledPath(import.meta.url, "process-main.js"), functions, startProcess);
     this.ended = this.child.gone.then((cause) => this.end ?? { reason: "killed", cause });
+  }
+
+  get pid(): number {
+    return this.child.pid;
   }
 
   /** @throws Error when the kernel cannot be loaded, or the process dies first */
