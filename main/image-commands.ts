@@ -2,6 +2,7 @@
 import { resolve } from "node:path";
 import type { Command } from "commander";
 import type { ImageFormat } from "../engine/disk/chain.ts";
+import type { SourceFormat } from "../engine/disk/image-tools/convert.ts";
 import type { Task } from "../engine/disk/image-tools/files.ts";
 import type { ImageInfo } from "../engine/disk/image-tools/info.ts";
 import type { CheckReport, RepairMode } from "../engine/disk/image-tools/repair.ts";
@@ -68,6 +69,13 @@ export function showSize(bytes: number): string {
 function parseFormat(text: string | undefined, option: string): ImageFormat | undefined {
   if (text === undefined || text === "raw" || text === "qcow2") return text;
   throw new BadInput("bad-option", `${option} ${text} is no format that is known here`, "use raw or qcow2");
+}
+
+/** Of an image that is only read. "vpc" is QEMU's word for VHD. */
+function parseSourceFormat(text: string | undefined): SourceFormat | undefined {
+  if (text === "vhd" || text === "vpc") return "vhd";
+  if (text === undefined || text === "raw" || text === "qcow2") return text;
+  throw new BadInput("bad-option", `--source-format ${text} is no format that is known here`, "use raw, qcow2 or vhd");
 }
 
 /** Runs something long: a line of progress on a terminal, Ctrl-C stops it cleanly. */
@@ -273,11 +281,11 @@ function addChangingCommands(image: Command, say: (raw: Raw, value: unknown, tex
   image
     .command("convert <source> <target>")
     .description("Write what a disk holds, with all images behind it, into a new image.")
-    .option("--source-format <format>", "raw or qcow2, if it is not to be looked up")
+    .option("--source-format <format>", "raw, qcow2 or vhd, if it is not to be looked up")
     .option("-O, --output-format <format>", "qcow2 (default) or raw")
     .option("--cluster-size <size>", "512 to 2M (default 64K)")
     .action(async (source: string, target: string, raw: Raw) => {
-      const sourceFormat = parseFormat(raw.sourceFormat, "--source-format");
+      const sourceFormat = parseSourceFormat(raw.sourceFormat);
       const format = parseFormat(raw.outputFormat, "--output-format") ?? "qcow2";
       const options = {
         ...(sourceFormat && { sourceFormat }),

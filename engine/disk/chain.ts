@@ -93,7 +93,7 @@ function readHead(descriptor: number, path: string, length: number): Uint8Array 
 function probe(descriptor: number, path: string): ImageFormat {
   const format = recogniseFormat(readHead(descriptor, path, PROBE_LENGTH));
   if (format === "raw" || format === "qcow2") return format;
-  throw unsupportedFormat(`${path} is a ${format} image`, OR_AS_RAW);
+  throw unsupportedFormat(`${path} is a ${format} image`, OR_AS_RAW, format);
 }
 
 /** Says which layer an error is about. */

@@ -44,12 +44,13 @@ export function unreadable(path: string, errno: number, cause?: unknown): DiskEr
 export const OR_AS_RAW = "or say format=raw to give the guest these bytes as they are";
 
 /**
- * An image of a format that neither block stores nor `domlab image convert` read.
+ * An image of a format that block stores do not serve.
  * @param what says which image, and its format
  * @param otherwise another remedy, after "convert it with …"
+ * @param format its name, as recogniseFormat() has it
  */
-export function unsupportedFormat(what: string, otherwise?: string): DiskError {
-  const convert = "convert it with qemu-img convert -O qcow2";
+export function unsupportedFormat(what: string, otherwise?: string, format?: string): DiskError {
+  const convert = `convert it with ${format === "vhd" ? "domlab image convert" : "qemu-img convert -O qcow2"}`;
   return new DiskError("unsupported-format", what, otherwise === undefined ? convert : `${convert}, ${otherwise}`);
 }
 

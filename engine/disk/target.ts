@@ -169,7 +169,7 @@ function refuseFormat(spec: FileSpec, descriptor: number): DiskError | undefined
   if (format === "raw") return undefined;
   const part = spec.offset !== undefined || spec.length !== undefined;
   const what = part ? `the part named of ${spec.path} is a ${format} image` : `${spec.path} is a ${format} image`;
-  if (format !== "qcow2") return unsupportedFormat(what, OR_AS_RAW);
+  if (format !== "qcow2") return unsupportedFormat(what, OR_AS_RAW, format);
   return new DiskError(
     "unsupported-format",
     what,

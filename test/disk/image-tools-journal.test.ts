@@ -4,8 +4,9 @@ import { join } from "node:path";
 import fc from "fast-check";
 import { describe, expect, it, onTestFinished } from "vitest";
 import { chainSpec } from "../../engine/disk/chain.ts";
+import { lockImage } from "../../engine/disk/image.ts";
 import { checkQcow2, recover, repairQcow2 } from "../../engine/disk/image-tools/check.ts";
-import { convertImage } from "../../engine/disk/image-tools/convert.ts";
+import { convertImage, copyImage } from "../../engine/disk/image-tools/convert.ts";
 import { createQcow2 } from "../../engine/disk/image-tools/create.ts";
 import { imageInfo } from "../../engine/disk/image-tools/info.ts";
 import { flatten, pullInto } from "../../engine/disk/image-tools/merge.ts";
@@ -69,6 +70,42 @@ describe.runIf(hasQemu)("an image whose writer was killed", () => {
         .equals(third.expected),
     ).toBe(true);
     expect(qemuCheck(third.image)).toBe("clean");
+  });
+});
+
+describe.runIf(hasQemu)("an image whose writer was killed and that others read", () => {
+  /** Locks the image as a running machine does whose layer lies over it. */
+  function inUse(image: string, readOnly: boolean) {
+    const lock = lockImage({ kind: "file", path: image, format: "raw", readOnly });
+    onTestFinished(() => lock.release());
+  }
+
+  it("is read with its journal and left as it is", async () => {
+    const { image, expected } = await killedWriter();
+    const before = readFileSync(image);
+    inUse(image, true);
+    await convertImage(image, `${image}.raw`, "raw");
+    expect(readFileSync(`${image}.raw`).equals(expected)).toBe(true);
+    await createQcow2(`${image}.top`, { backing: { path: image, format: "qcow2" } });
+    await copyImage(`${image}.top`, `${image}.copy`);
+    await pullInto(`${image}.copy`);
+    expect(contentOf(`${image}.copy`).equals(expected)).toBe(true);
+    expect(readFileSync(image).equals(before)).toBe(true);
+    await expect(resizeImage(image, 8 * MiB)).rejects.toThrow("is in use");
+  });
+
+  it("is copied as it is, and the copy comes to order", async () => {
+    const { image, expected } = await killedWriter();
+    inUse(image, true);
+    await copyImage(image, `${image}.copy`);
+    expect((await recover(`${image}.copy`)).state).toBe("repaired");
+    expect(contentOf(`${image}.copy`).equals(expected)).toBe(true);
+  });
+
+  it("is refused while it is written", async () => {
+    const { image } = await killedWriter();
+    inUse(image, false);
+    await expect(convertImage(image, `${image}.raw`, "raw")).rejects.toThrow("is being written");
   });
 });
 

@@ -1,4 +1,5 @@
-import { mkdtempSync, readdirSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { spawnSync } from "node:child_process";
+import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Command } from "commander";
@@ -101,6 +102,24 @@ describe("domlab image", () => {
     patch(at("a"), block, Buffer.from([0, 0]));
     expect(await run("check", at("a"))).toMatchObject({ status: 1, output: expect.stringContaining("refcount: ") });
     expect((await json("repair", at("a"))).after.state).toBe("clean");
+  });
+
+  it.runIf(spawnSync("qemu-img", ["--version"]).status === 0)("read what other programs made", async () => {
+    const at = folder();
+    writeFileSync(at("raw"), Buffer.alloc(2 * 2 ** 20, "other"));
+    for (const [kind, name, ...said] of [
+      ["dynamic", "moving"],
+      ["fixed", "named.vhd"],
+      ["fixed", "said", "--source-format", "vpc"],
+    ] as const) {
+      const options = `subformat=${kind},force_size=on`;
+      spawnSync("qemu-img", ["convert", "-f", "raw", "-O", "vpc", "-o", options, at("raw"), at(name)]);
+      await run("convert", at(name), at(`${name}.raw`), "-O", "raw", ...said);
+      expect(readFileSync(at(`${name}.raw`)).equals(readFileSync(at("raw"))), name).toBe(true);
+    }
+    await expect(run("convert", at("raw"), at("new"), "--source-format", "vmdk")).rejects.toThrow(
+      /vmdk is no format that is known here; use raw, qcow2 or vhd/,
+    );
   });
 
   it("resize, convert, rebase, merge, flatten", async () => {

@@ -6,18 +6,22 @@ import type { ImageFormat } from "../chain.ts";
 import { checkedSize, DEFAULT_CLUSTER_SIZE, formatQcow2, setLength } from "./create.ts";
 import { Qcow2Editor } from "./editor.ts";
 import { createFile, type ImageFile, isZero, nextData, step, type Task } from "./files.ts";
-import { openChain, readerOf } from "./open.ts";
-import type { ChainReader } from "./reader.ts";
+import { openChain, openFile, readerOf } from "./open.ts";
+import { ChainReader } from "./reader.ts";
 import { Scan } from "./scan.ts";
+import { isVhd, vhdLayer } from "./vhd.ts";
 
 /** Bytes moved in one step; a multiple of every cluster size. */
 const CHUNK = 2 << 20;
 /** Bytes after which a new qcow2 image's tables are written. */
 const BATCH = 256 << 20;
 
+/** What can be read and not served. */
+export type SourceFormat = ImageFormat | "vhd";
+
 export interface ConvertOptions extends Task {
   /** Of the source; without it, it is looked up. */
-  readonly sourceFormat?: ImageFormat;
+  readonly sourceFormat?: SourceFormat;
   readonly clusterSize?: number;
 }
 
@@ -32,16 +36,36 @@ export async function convertImage(
   format: ImageFormat,
   options: ConvertOptions = {},
 ): Promise<void> {
-  const chain = openChain(source, false, options.sourceFormat);
+  const { reader, close } = openSource(source, options.sourceFormat);
   try {
-    const reader = readerOf(chain);
     const size = checkedSize(reader.size);
     await createFile(resolve(target), async (file) => {
       if (format === "raw") await fillRaw(file, reader, size, options);
       else await fillQcow2(file, reader, size, options);
     });
   } finally {
+    close();
+  }
+}
+
+/** A disk to read, of whatever format, and locked. @throws DiskError */
+function openSource(source: string, format: SourceFormat | undefined): { reader: ChainReader; close(): void } {
+  if (format === undefined || format === "vhd") {
+    const { file, close } = openFile(resolve(source), false);
+    try {
+      if (format === "vhd" || isVhd(file)) return { reader: new ChainReader([vhdLayer(file)]), close };
+    } catch (error) {
+      close();
+      throw error;
+    }
+    close();
+  }
+  const chain = openChain(source, false, format);
+  try {
+    return { reader: readerOf(chain), close: () => chain.close() };
+  } catch (error) {
     chain.close();
+    throw error;
   }
 }
 

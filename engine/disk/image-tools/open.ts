@@ -18,6 +18,9 @@ export interface OpenChain {
   close(): void;
 }
 
+/** Why an image may not be changed that can be read all the same. */
+const LEFT_AS_IT_IS: ReadonlySet<string> = new Set(["image-in-use", "no-permission", "read-only-image"]);
+
 /** A chain's images as layers to read. @param from the first of them, counted from the active image */
 export function readerOf(chain: OpenChain, from = 0): ChainReader {
   const layers = chain.layers.slice(from).map((layer, index) => {
@@ -27,16 +30,31 @@ export function readerOf(chain: OpenChain, from = 0): ChainReader {
   return new ChainReader(layers);
 }
 
-/** The chain, once the journals are entered that a killed block store has left. @throws DiskError also when one is in use */
-function recoveredChain(path: string, format: ImageFormat | undefined): ChainLayer[] {
+/** Enters the journal that a killed block store has left. @throws DiskError */
+function recoverLayer(path: string): void {
+  const { file, close } = openFile(path, true);
+  try {
+    recoverSession(file);
+  } finally {
+    close();
+  }
+}
+
+/**
+ * The chain, once the journals are entered that a killed block store has left. An image that is only to be read may be in use,
+ * as the layer below a running machine's is: it stays as it is, and its journal is read with it. Whether somebody writes it is
+ * found out by its lock.
+ * @throws DiskError
+ */
+function recoveredChain(path: string, writable: boolean, format: ImageFormat | undefined): ChainLayer[] {
   const layers = followChain(path, format);
   const pending = layers.filter(({ header }) => header !== undefined && hasJournal(header));
   for (const layer of pending) {
-    const { file, close } = openFile(layer.path, true);
     try {
-      recoverSession(file);
-    } finally {
-      close();
+      recoverLayer(layer.path);
+    } catch (error) {
+      const isRead = !writable || layer !== layers[0];
+      if (!isRead || !(error instanceof DiskError) || !LEFT_AS_IT_IS.has(error.code)) throw error;
     }
   }
   return pending.length === 0 ? layers : followChain(path, format);
@@ -48,7 +66,7 @@ function recoveredChain(path: string, format: ImageFormat | undefined): ChainLay
  * @throws DiskError
  */
 export function openChain(path: string, writable: boolean, format?: ImageFormat): OpenChain {
-  const layers = recoveredChain(path, format);
+  const layers = recoveredChain(path, writable, format);
   const [active, ...backing] = layers;
   if (active === undefined) throw new Error("a chain has at least one image");
   const spec =

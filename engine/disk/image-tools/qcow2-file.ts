@@ -6,6 +6,7 @@ import { inflateRawSync } from "node:zlib";
 import { decompress as decompressZstd } from "fzstd";
 import { DiskError } from "../errors.ts";
 import { LIMITS, type Qcow2Header, readHeader } from "../qcow2/header.ts";
+import type { JournalRecord } from "../qcow2/journal.ts";
 import {
   compressedLength,
   compressedOffset,
@@ -56,6 +57,7 @@ export class Qcow2File {
   #fileSize: number;
   #cached = -1;
   #table: DataView | undefined;
+  #records: readonly JournalRecord[] = [];
 
   /** @throws DiskError when the header is not one that can be used */
   constructor(file: ImageFile) {
@@ -67,6 +69,14 @@ export class Qcow2File {
       throw damage(file.path, "its L1 table lies behind its end");
     }
     this.l1 = readTable(file, l1Offset, l1Size * 8);
+  }
+
+  /** Takes what a journal holds for what the tables in the file say: for an image that may only be read. */
+  override(records: readonly JournalRecord[]): void {
+    const { l1Offset, l1Size } = this.header;
+    for (const record of records) if (record.isWithin(l1Offset, l1Size)) record.apply(this.l1, l1Offset);
+    this.#records = records;
+    this.forgetTable();
   }
 
   get clusterSize(): number {
@@ -108,9 +118,14 @@ export class Qcow2File {
     if (offset !== undefined && !this.inside(offset)) {
       throw damage(this.file.path, `its L2 table ${l1Index} lies behind its end`);
     }
-    this.#table = offset === undefined ? undefined : readTable(this.file, offset, this.clusterSize);
+    const table = offset === undefined ? undefined : readTable(this.file, offset, this.clusterSize);
+    if (offset !== undefined && table !== undefined) {
+      const own = this.#records.filter((record) => record.isWithin(offset, this.entriesPerL2));
+      for (const record of own) record.apply(table, offset);
+    }
+    this.#table = table;
     this.#cached = l1Index;
-    return this.#table;
+    return table;
   }
 
   /** Must be called when a table was changed in the file. */

@@ -4,6 +4,7 @@
  */
 import { type ImageFile, nextData } from "./files.ts";
 import { damage, Qcow2File } from "./qcow2-file.ts";
+import { hasJournal, journalOf } from "./session-recovery.ts";
 
 /** A stretch of a disk that one layer has one thing to say about. `length` in bytes, at least 1. */
 export type Segment =
@@ -70,8 +71,11 @@ export class Qcow2Layer implements Layer {
     this.#image = image;
   }
 
+  /** The image as its last writer left it, whether or not that came to its end. @throws DiskError */
   static of(file: ImageFile): Qcow2Layer {
-    return new Qcow2Layer(new Qcow2File(file));
+    const image = new Qcow2File(file);
+    if (hasJournal(image.header)) image.override(journalOf(file, image.header));
+    return new Qcow2Layer(image);
   }
 
   get path(): string {
