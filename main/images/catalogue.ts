@@ -1,8 +1,8 @@
 /** The guest images that can be named (`--image`). */
 
 import { join } from "node:path";
-import { type CachedImage, cacheDirectory, cachedImage, type StoreOptions } from "./cache.ts";
-import { prepareDebian } from "./debian.ts";
+import { type CachedImage, cacheDirectory, cachedImage, readCachedImage, type StoreOptions } from "./cache.ts";
+import { cachedDebian, prepareDebian } from "./debian.ts";
 import {
   SHELL_BANNER,
   SHELL_COMMAND_LINE,
@@ -39,12 +39,28 @@ function shellImage(name: string, { directory, manifest, files }: CachedImage): 
   };
 }
 
-const IMAGES: Readonly<Record<string, (name: string, options: ImageOptions) => Promise<GuestImage>>> = {
-  "debian-shell": async (name, options) => {
-    const fetch = (work: string) => fetchShellParts(work, options);
-    return shellImage(name, await cachedImage(cacheDirectory(options.env), name, fetch, options));
+interface CatalogueEntry {
+  /** From the cache, or made. */
+  open(name: string, options: ImageOptions): Promise<GuestImage>;
+  /** From the cache only. */
+  cached(name: string, options: ImageOptions): Promise<GuestImage | undefined>;
+}
+
+const IMAGES: Readonly<Record<string, CatalogueEntry>> = {
+  "debian-shell": {
+    async open(name, options) {
+      const fetch = (work: string) => fetchShellParts(work, options);
+      return shellImage(name, await cachedImage(cacheDirectory(options.env), name, fetch, options));
+    },
+    async cached(name, options) {
+      const found = await readCachedImage(cacheDirectory(options.env), name);
+      return found && shellImage(name, found);
+    },
   },
-  debian: (_name, options) => prepareDebian(options),
+  debian: {
+    open: (_name, options) => prepareDebian(options),
+    cached: (_name, options) => cachedDebian(options),
+  },
 };
 
 /** Names that `openImage` accepts. */
@@ -57,9 +73,14 @@ export const imageNames: readonly string[] = Object.keys(IMAGES);
  * @throws ImageError
  */
 export async function openImage(name: string, options: ImageOptions = {}): Promise<GuestImage> {
-  const open = Object.hasOwn(IMAGES, name) ? IMAGES[name] : undefined;
-  if (open === undefined) {
+  const entry = Object.hasOwn(IMAGES, name) ? IMAGES[name] : undefined;
+  if (entry === undefined) {
     throw new ImageError("unknown-image", `there is no guest image ${name}`, `use ${imageNames.join(" or ")}`);
   }
-  return open(name, options);
+  return entry.open(name, options);
+}
+
+/** An image that is in the cache; undefined when it is not, or no image is called so. Nothing is fetched or made. */
+export async function cachedGuestImage(name: string, options: ImageOptions = {}): Promise<GuestImage | undefined> {
+  return Object.hasOwn(IMAGES, name) ? await IMAGES[name]?.cached(name, options) : undefined;
 }

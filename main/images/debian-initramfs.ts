@@ -6,6 +6,7 @@
  */
 
 import { type CpioEntry, writeCpio } from "../../engine/builder/cpio.ts";
+import { CONSOLE_SIZE_SCRIPT } from "./console-size.ts";
 import { moduleDependencies, type ShellParts } from "./debian-shell.ts";
 import { dependenciesOf, loadOrder } from "./kernel-modules.ts";
 
@@ -58,6 +59,20 @@ printf '%send %s\\n' "$mark" "\${status:-255}" >&3
 stty raw -echo <&3
 sync
 systemctl --force --force poweroff
+`;
+
+/** Behind the console's own program: a line that nobody has open forgets its size. */
+const CONSOLE_SIZE_UNIT = `[Unit]
+Description=Size of the terminal that shows the console
+ConditionPathExists=/dev/xen/xenbus
+After=serial-getty@hvc0.service
+
+[Service]
+Type=simple
+ExecStart=/bin/sh /run/domlab/console-size /dev/hvc0
+StandardInput=null
+StandardOutput=null
+StandardError=null
 `;
 
 const INIT = `#!/bin/busybox sh
@@ -128,6 +143,12 @@ if [ -e /domlab/exec ]; then
   # The console is the command's alone.
   ln -s /dev/null "$units/serial-getty@hvc0.service"
   printf '[Manager]\\nShowStatus=no\\n' >/run/systemd/system.conf.d/domlab.conf
+else
+  mkdir -p -m 0700 /run/domlab
+  mkdir -p $units/multi-user.target.wants
+  cp /lib/domlab/console-size /run/domlab
+  cp /lib/domlab/domlab-console-size.service $units
+  ln -s ../domlab-console-size.service $units/multi-user.target.wants
 fi
 
 for folder in proc sys dev run; do
@@ -153,6 +174,8 @@ export function writeDebianInitramfs(parts: ShellParts): Uint8Array {
     { kind: "file", path: "lib/domlab/modules", data: order.map((name) => `${name}\n`).join("") },
     { kind: "file", path: "lib/domlab/domlab-exec.service", data: EXEC_UNIT },
     { kind: "file", path: "lib/domlab/run-command", data: RUN_COMMAND },
+    { kind: "file", path: "lib/domlab/domlab-console-size.service", data: CONSOLE_SIZE_UNIT },
+    { kind: "file", path: "lib/domlab/console-size", data: CONSOLE_SIZE_SCRIPT },
     { kind: "file", path: `${modules}/modules.dep`, data: moduleDependencies(parts.modules, needs) },
     ...parts.modules.map(
       ({ name, data }): CpioEntry => ({ kind: "file", path: `${modules}/${name.replaceAll("_", "-")}.ko`, data }),

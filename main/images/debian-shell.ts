@@ -7,6 +7,7 @@
 
 import { type CpioEntry, writeCpio } from "../../engine/builder/cpio.ts";
 import { execMark } from "../../engine/device/console/exec-stream.ts";
+import { CONSOLE_SIZE_SCRIPT } from "./console-size.ts";
 import { dependenciesOf, loadOrder } from "./kernel-modules.ts";
 
 /** Kernel modules that /init loads. */
@@ -158,6 +159,8 @@ else
   else
     stty -F $console rows 24 columns 80
   fi
+  [ -e /lib/domlab/console-size ] && [ -c /dev/xen/xenbus ] &&
+    sh /lib/domlab/console-size $console </dev/null >/dev/null 2>&1 &
   export PS1='\\u@\\h:\\w\\$ '
   echo "Debian $(uname -r) ${SHELL_BANNER} exit, detach with Ctrl-]." >$console
   setsid -c sh -i <$console >$console 2>&1
@@ -306,6 +309,7 @@ export function writeShellInitramfs(parts: ShellParts): Uint8Array {
     ...configuration(),
     { kind: "file", path: "lib/domlab/interface", data: INTERFACE, mode: 0o755 },
     { kind: "file", path: "etc/udhcpc/default.script", data: DHCP_SCRIPT, mode: 0o755 },
+    { kind: "file", path: "lib/domlab/console-size", data: CONSOLE_SIZE_SCRIPT },
     {
       kind: "file",
       path: "lib/domlab/modules",

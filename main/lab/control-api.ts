@@ -3,6 +3,7 @@
  * results, checked on both ends of the socket. A new ability is a new row; servers and clients follow from it.
  */
 import { z } from "zod";
+import { appRows } from "./app-rows.ts";
 import { type LabEvent, machineApi } from "./machine-api.ts";
 import { networkApi } from "./network-api.ts";
 
@@ -68,7 +69,7 @@ export const hostApi = {
 } as const;
 
 /** All of it; a lab without persistent machines (domlab run) knows only the rows of hostApi. */
-export const controlApi = { ...hostApi, ...machineApi } as const;
+export const controlApi = { ...hostApi, ...machineApi, ...appRows } as const;
 
 export type HostMethod = keyof typeof hostApi;
 export type ControlMethod = keyof typeof controlApi;
@@ -93,7 +94,9 @@ type Functions<Method extends ControlMethod> = {
 export type HostFunctions = Functions<HostMethod>;
 /** What the lab of persistent machines implements besides. */
 export type MachineFunctions = Functions<keyof typeof machineApi>;
-export type ControlFunctions = HostFunctions & Partial<MachineFunctions>;
+/** What it implements for the desktop app. */
+export type AppFunctions = Functions<keyof typeof appRows>;
+export type ControlFunctions = HostFunctions & Partial<MachineFunctions> & Partial<AppFunctions>;
 
 export function isControlMethod(name: string): name is ControlMethod {
   return Object.hasOwn(controlApi, name);

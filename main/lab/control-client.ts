@@ -2,6 +2,7 @@
 import { connect, type Socket } from "node:net";
 import { BadInput, PassedOn } from "../failure.ts";
 import {
+  type ControlAnswer,
   type ControlMethod,
   type ControlParameters,
   type ControlResult,
@@ -12,6 +13,9 @@ import {
 } from "./control-api.ts";
 import { lineChannel } from "./line-channel.ts";
 import { type LabEvent, labEvent } from "./machine-api.ts";
+
+const otherVersion = () =>
+  new BadInput("bad-option", "the lab runs another version of domlab", "use the one that started it");
 
 export class ControlClient {
   private readonly socket: Socket;
@@ -58,6 +62,18 @@ export class ControlClient {
     method: Method,
     parameters: ControlParameters<Method>,
   ): Promise<ControlResult<Method>> {
+    const answer = await this.pass(method, parameters);
+    if (!answer.ok) throw new PassedOn(answer.line, answer.status);
+    const result = controlApi[method].result.safeParse(answer.result);
+    if (!result.success) throw otherVersion();
+    return result.data as ControlResult<Method>;
+  }
+
+  /**
+   * Passes on a call that somebody else made: the lab checks the parameters, who asked takes the answer.
+   * @throws BadInput when the lab ends meanwhile or answers nonsense
+   */
+  async pass(method: ControlMethod, parameters: unknown): Promise<ControlAnswer> {
     let given: unknown;
     try {
       given = await this.wire.call(method, parameters);
@@ -65,13 +81,8 @@ export class ControlClient {
       throw new BadInput("bad-option", "the lab ended meanwhile", "start it again", error);
     }
     const answer = controlAnswer.safeParse(given);
-    const result =
-      answer.success && answer.data.ok ? controlApi[method].result.safeParse(answer.data.result) : undefined;
-    if (answer.success && !answer.data.ok) throw new PassedOn(answer.data.line, answer.data.status);
-    if (!result?.success) {
-      throw new BadInput("bad-option", "the lab runs another version of domlab", "use the one that started it");
-    }
-    return result.data as ControlResult<Method>;
+    if (!answer.success) throw otherVersion();
+    return answer.data;
   }
 
   close(): void {

@@ -26,7 +26,8 @@ export class LineSplitter {
   }
 }
 
-function parseMessage(line: string): z.infer<typeof message> | undefined {
+/** A message of birpc; undefined for any other text. */
+export function parseMessage(line: string): z.infer<typeof message> | undefined {
   try {
     return message.parse(JSON.parse(line));
   } catch {

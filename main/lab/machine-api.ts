@@ -6,6 +6,8 @@
  * "operations"), operationCancel() stops it, and the call itself is answered when all is done.
  */
 import { z } from "zod";
+import { metricsEvent } from "./metrics-api.ts";
+import { xenstoreEvent } from "./xenstore-api.ts";
 
 const nothing = z.strictObject({});
 const name = z.string().min(1).max(128);
@@ -110,11 +112,17 @@ const taken = z.object({
 const created = z.object({ id: z.string(), name: z.string(), notes: z.array(z.string()) });
 const noted = z.object({ notes: z.array(z.string()) });
 
-const newDisk = z.strictObject({
-  vdev: z.string().max(64),
-  size: bytes,
-  format: z.enum(["qcow2", "raw"]).default("qcow2"),
-});
+const newDisk = z
+  .strictObject({
+    vdev: z.string().max(64),
+    /** Of the disk; that of the image when it is made from one. */
+    size: bytes.optional(),
+    format: z.enum(["qcow2", "raw"]).default("qcow2"),
+    /** Name of an image of the library that it begins as: an overlay over it, or with `copy` a copy. */
+    from: name.optional(),
+    copy: z.boolean().optional(),
+  })
+  .refine(({ size, from }) => size !== undefined || from !== undefined, "a disk needs a size or an image");
 
 const labSnapshotRow = z.object({
   id: z.string(),
@@ -357,10 +365,16 @@ const labRows = {
     result: z.array(
       z.object({
         path: z.string(),
-        /** "base" of an image, "disk" of a machine, "memory" of a snapshot. */
-        kind: z.enum(["base", "disk", "memory"]),
+        /** "base" of an image, "disk" of a machine or one "detached" from it, "memory" of a snapshot. */
+        kind: z.enum(["base", "disk", "detached", "memory"]),
         size: bytes,
         usedBy: z.array(z.string()),
+        format: z.enum(["qcow2", "raw"]).optional(),
+        /** Size that a guest sees; absent for what is no disk or cannot be read. */
+        virtualSize: bytes.optional(),
+        /** Whether it is an image of the library, which can be resized and deleted; its name there. */
+        managed: z.boolean().optional(),
+        name: z.string().optional(),
       }),
     ),
   },
@@ -368,7 +382,7 @@ const labRows = {
   operationCancel: { parameters: z.strictObject({ operation: name }), result: z.object({ cancelled: z.boolean() }) },
   /** Replaces what this connection is told. */
   subscribe: {
-    parameters: z.strictObject({ topics: z.array(z.enum(["machines", "operations", "log"])) }),
+    parameters: z.strictObject({ topics: z.array(z.enum(["machines", "operations", "log", "metrics"])) }),
     result: nothing,
   },
 } as const;
@@ -433,8 +447,10 @@ export const labEvent = z.discriminatedUnion("kind", [
   z.object({ kind: z.literal("console"), attachment: z.int(), offset: bytes, data: z.base64() }),
   /** The guest started or ended, at that place in the output. */
   z.object({ kind: z.literal("console-state"), attachment: z.int(), offset: bytes, state: machineState }),
+  metricsEvent,
+  xenstoreEvent,
 ]);
 export type LabEvent = z.infer<typeof labEvent>;
-export type LabTopic = "machines" | "operations" | "log";
+export type LabTopic = "machines" | "operations" | "log" | "metrics";
 
 export type MachineMethod = keyof typeof machineApi;

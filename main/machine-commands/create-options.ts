@@ -1,11 +1,10 @@
 /** `domlab create`: options into a configuration. */
 import { readFile } from "node:fs/promises";
 import { resolve } from "node:path";
-import { MINIMUM_MEMORY_MIB } from "../../engine/builder/build.ts";
 import { BadInput } from "../failure.ts";
 import { parseSize } from "../image-commands.ts";
 import { firstIssue, issueText } from "../lab/store/errors.ts";
-import { type MachineConfig, type MachineConfigInput, machineConfig } from "../lab/store/machine-config.ts";
+import { enteredConfig, type MachineConfig, type MachineConfigInput } from "../lab/store/machine-config.ts";
 import { parseNetwork } from "../network-option.ts";
 
 import { checkMachineName } from "./context.ts";
@@ -58,14 +57,11 @@ export interface CreateWish {
 
 const fail = (what: string, remedy: string) => new BadInput("bad-option", what, remedy);
 
-/** MiB of "512", "512M" or "2G". @throws BadInput */
+/** MiB of "512", "512M" or "2G"; how much a machine may have is the configuration's rule. @throws BadInput */
 export function parseMemory(text: string): number {
   const plain = /^\d{1,9}$/.test(text.trim());
   const mib = plain ? Number(text) : parseSize(text, "memory size") / 2 ** 20;
-  if (Number.isSafeInteger(mib) && mib >= MINIMUM_MEMORY_MIB) return mib;
-  if (mib >= 1 && mib < MINIMUM_MEMORY_MIB) {
-    throw fail(`--memory ${text} is too little for a machine`, `give at least ${MINIMUM_MEMORY_MIB} MiB`);
-  }
+  if (Number.isSafeInteger(mib) && mib >= 1) return mib;
   throw fail(`--memory ${text} is no whole number of MiB`, "say for example --memory 512M");
 }
 
@@ -176,12 +172,8 @@ export async function parseCreateOptions(
   const texts = raw.disk ?? [];
   const disks: MachineConfig["disks"] = [];
   if (texts.length > 0) {
-    const { parseDiskConfig } = await import("../lab/xl-config/devices.ts");
-    for (const text of texts) {
-      const disk = parseDiskConfig(text, cwd);
-      const placed = /(^|,)\s*placement=/.test(text) || disk.backend !== undefined || disk.source.startsWith("nbd");
-      disks.push(placed ? disk : { ...disk, placement });
-    }
+    const { parseAddedDisk } = await import("../lab/xl-config/devices.ts");
+    disks.push(...texts.map((text) => parseAddedDisk(text, cwd, placement)));
   }
   const config: MachineConfigInput = {
     ...file?.config,
@@ -194,7 +186,7 @@ export async function parseCreateOptions(
     ...(raw.group !== undefined && { group: raw.group }),
     ...(raw.note !== undefined && { notes: raw.note }),
   };
-  const checked = machineConfig.safeParse(config);
+  const checked = enteredConfig.safeParse(config);
   if (!checked.success) throw fail(issueText(checked.error), firstIssue(checked.error).remedy);
   return { config, newDisks, rootSize, switches, notes: file?.notes ?? [] };
 }

@@ -60,6 +60,8 @@ export class FakeLab {
   session: ControlSession | undefined;
   /** Whether a lab runs: commands that need none must not ask for one. */
   started = false;
+  /** Told at once of what a command prints. */
+  onPrint: (text: string) => void = () => {};
   private readonly interrupts = new Set<() => void>();
   private server: ControlServer | undefined;
 
@@ -113,6 +115,7 @@ export class FakeLab {
       cwd: () => this.folder,
       print: (text) => {
         printed += text;
+        this.onPrint(text);
       },
       tell: (line) => void told.push(line),
       setStatus: (value) => {

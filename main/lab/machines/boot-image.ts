@@ -1,9 +1,12 @@
 /** What a machine boots: kernel, initial RAM disk and command line, its own or an image's. */
 import { dirname, sep } from "node:path";
 import type { GuestConfig } from "../../../engine/domain/host.ts";
-import { type GuestImage, openImage, type RootImage } from "../../images/catalogue.ts";
+import { cachedGuestImage, type GuestImage, imageNames, openImage, type RootImage } from "../../images/catalogue.ts";
 import { keepDebian, openDebian, prepareDebian } from "../../images/debian.ts";
+import { ImageError } from "../../images/errors.ts";
+import { nearest } from "../store/nearest.ts";
 import type { DeepReadonly, LabData, MachineConfig } from "../store/schema.ts";
+import type { XlBootFiles } from "../xl-config/export.ts";
 import { MachineError } from "./errors.ts";
 
 /** Command line of a kernel that comes without one: its log on the Xen console. */
@@ -26,8 +29,19 @@ export interface BootOptions {
 
 /** Images as machines need them; a test has one without a network. */
 export interface BootImages {
+  /** Makes sure that the image which the configuration names is there to be had. @throws ImageError "unknown-image" */
+  checkImage(config: Pick<DeepReadonly<MachineConfig>, "image">): void;
   /** @throws ImageError, MachineError: one line with cause and remedy */
   boot(config: DeepReadonly<MachineConfig>, options: BootOptions): Promise<Boot>;
+  /**
+   * Files on this host that the machine's image boots from, without its own kernel and the like; undefined for a machine
+   * without an image, or whose image has not been fetched. Nothing is fetched.
+   * @param chain files of the machine's root disk, nearest first
+   */
+  bootFiles(
+    config: Pick<DeepReadonly<MachineConfig>, "image">,
+    chain: readonly string[],
+  ): Promise<XlBootFiles | undefined>;
   /** The image's root disk, in the lab's own folder; undefined for one that has none. @throws ImageError */
   rootImage(config: DeepReadonly<MachineConfig>, options: BootOptions): Promise<RootImage | undefined>;
 }
@@ -64,6 +78,14 @@ export class CatalogueImages implements BootImages {
     this.folder = folder;
   }
 
+  checkImage({ image }: Pick<DeepReadonly<MachineConfig>, "image">): void {
+    const names = [...new Set([...this.own().map(({ name }) => name), ...imageNames])];
+    if (image === null || names.includes(image)) return;
+    const near = nearest(image, names);
+    const meant = near === undefined ? "" : `did you mean ${near}? `;
+    throw new ImageError("unknown-image", `there is no guest image ${image}`, `${meant}there are: ${names.join(", ")}`);
+  }
+
   private async open(name: string, { signal, progress, terminal, chain = [] }: BootOptions): Promise<OpenedImage> {
     const own = this.own().find((image) => image.name === name);
     if (own !== undefined) {
@@ -96,6 +118,17 @@ export class CatalogueImages implements BootImages {
     const words = [base, image === undefined ? "" : hostArgument(config.name), config.extraArguments];
     const commandLine = words.filter((word) => word !== "").join(" ");
     return { image: { kernel: { path: kernel }, initrd, commandLine }, prompt: image?.prompt };
+  }
+
+  async bootFiles({ image: name }: Pick<DeepReadonly<MachineConfig>, "image">, chain: readonly string[]) {
+    if (name === null) return undefined;
+    const own = this.own().find((image) => image.name === name);
+    if (own !== undefined) {
+      const { kernel, initrd, commandLine } = own;
+      return { kernel, commandLine, ...(initrd !== undefined && { ramdisk: initrd }) };
+    }
+    const image = (await keptImage(this.folder, chain)) ?? (await cachedGuestImage(name));
+    return image && { kernel: image.kernel, commandLine: image.commandLine };
   }
 
   async rootImage(config: DeepReadonly<MachineConfig>, options: BootOptions): Promise<RootImage | undefined> {

@@ -2,7 +2,7 @@
 import { sep } from "node:path";
 import { formatMac, randomMac } from "../../../engine/network/address.ts";
 import { checkName } from "../store/names.ts";
-import type { DeepReadonly, MachineConfig, MachineRecord } from "../store/schema.ts";
+import type { DeepReadonly, LabData, MachineConfig, MachineRecord } from "../store/schema.ts";
 import { newMachine } from "../store/store.ts";
 import type { MachineContext } from "./context.ts";
 import {
@@ -62,6 +62,47 @@ async function copyImages(
 }
 
 /**
+ * Makes a clone's images and enters its record.
+ * @param also makes more layers for the commit, and says what the commit does besides
+ * @throws what the user can mend; nothing has changed then
+ */
+async function enterClone(
+  context: MachineContext,
+  record: MachineRecord,
+  bases: readonly LayerBase[],
+  linked: boolean,
+  control: OperationControl,
+  also?: { readonly layers: () => Promise<NewLayer[]>; readonly commit: (draft: LabData, made: NewLayer[]) => void },
+): Promise<string> {
+  const { store, layers } = context;
+  const { name } = record.config;
+  const owner = `clone ${record.id}`;
+  const made: NewLayer[] = [];
+  try {
+    await layers.claim(
+      owner,
+      bases.map(({ image }) => image),
+    );
+    made.push(...(linked ? await makeLayers(context, name, bases) : await copyImages(context, name, bases, control)));
+    useLayers(record.config.disks, made);
+    const more = (await also?.layers()) ?? [];
+    made.push(...more);
+    control.commit();
+    await store.update((draft) => {
+      checkName(name, draft);
+      also?.commit(draft, more);
+      draft.machines.push(record);
+    });
+    return record.id;
+  } catch (error) {
+    await removeLayers(made);
+    throw error;
+  } finally {
+    layers.release(owner);
+  }
+}
+
+/**
  * A copy of a machine that is off. A linked one shares what is on the disks now: original and clone both go on in new layers.
  * @returns id of the clone
  * @throws what the user can mend; nothing has changed then
@@ -72,7 +113,7 @@ export function cloneMachine(
   wish: { readonly name: string; readonly linked: boolean },
   control: OperationControl,
 ): Promise<string> {
-  const { store, layers } = context;
+  const { store } = context;
   return source.queue.run(async () => {
     const { state, name } = source;
     if (state !== "stopped" && state !== "crashed") {
@@ -82,34 +123,15 @@ export function cloneMachine(
     checkName(wish.name, store.data);
     const record = newMachine(cloneConfig(source.record.config, wish.name));
     const bases = layeredDisks(name, source.record.config.disks);
-    const owner = `clone ${record.id}`;
-    let made: NewLayer[] = [];
-    let own: NewLayer[] = [];
-    try {
-      await layers.claim(
-        owner,
-        bases.map(({ image }) => image),
-      );
-      made = wish.linked
-        ? await makeLayers(context, wish.name, bases)
-        : await copyImages(context, wish.name, bases, control);
-      if (wish.linked) own = await makeLayers(context, name, bases);
-      useLayers(record.config.disks, made);
-      control.commit();
-      await store.update((draft) => {
-        checkName(wish.name, draft);
+    if (!wish.linked) return await enterClone(context, record, bases, false, control);
+    return await enterClone(context, record, bases, true, control, {
+      layers: () => makeLayers(context, name, bases),
+      commit: (draft, own) => {
         const original = draft.machines.find(({ id }) => id === source.id);
         if (original === undefined) throw new MachineError("unknown-machine", "the machine is gone", "see domlab list");
         useLayers(original.config.disks, own);
-        draft.machines.push(record);
-      });
-      return record.id;
-    } catch (error) {
-      await removeLayers([...made, ...own]);
-      throw error;
-    } finally {
-      layers.release(owner);
-    }
+      },
+    });
   });
 }
 
@@ -149,7 +171,7 @@ export function cloneSnapshot(
   wish: SnapshotCloneWish,
   control: OperationControl,
 ): Promise<string> {
-  const { store, layers } = context;
+  const { store } = context;
   return source.queue.run(async () => {
     const snapshot = findSnapshot(source, text);
     checkName(wish.name, store.data);
@@ -163,28 +185,6 @@ export function cloneSnapshot(
       record.config.vifs = record.config.vifs.map((vif) => ({ ...vif, bridge }));
     }
     const bases = snapshot.disks.map(({ vdev, image, format }) => ({ vdev, image: { path: image, format } }));
-    const owner = `clone ${record.id}`;
-    let made: NewLayer[] = [];
-    try {
-      await layers.claim(
-        owner,
-        bases.map(({ image }) => image),
-      );
-      made = wish.linked
-        ? await makeLayers(context, wish.name, bases)
-        : await copyImages(context, wish.name, bases, control);
-      useLayers(record.config.disks, made);
-      control.commit();
-      await store.update((draft) => {
-        checkName(wish.name, draft);
-        draft.machines.push(record);
-      });
-      return record.id;
-    } catch (error) {
-      await removeLayers(made);
-      throw error;
-    } finally {
-      layers.release(owner);
-    }
+    return await enterClone(context, record, bases, wish.linked, control);
   });
 }

@@ -3,6 +3,7 @@ import type { LabStore } from "../store/store.ts";
 import type { BootImages } from "./boot-image.ts";
 import type { ImageTools } from "./image-tools.ts";
 import type { LayerKeeper } from "./layer-keeper.ts";
+import type { ImageLibrary } from "./library.ts";
 import type { Machine } from "./machine.ts";
 import type { MachineHost } from "./machine-host.ts";
 import type { Operations } from "./operations.ts";
@@ -13,6 +14,7 @@ export interface MachineContext {
   readonly images: ImageTools;
   readonly boot: BootImages;
   readonly layers: LayerKeeper;
+  readonly library: ImageLibrary;
   readonly operations: Operations;
   readonly log: (line: string) => void;
   /** A machine's state or record has changed. */

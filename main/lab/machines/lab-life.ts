@@ -3,6 +3,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import { explain } from "../../failure.ts";
 import type { MachineContext } from "./context.ts";
 import { imageOf, isLayered } from "./guest-config.ts";
+import type { ImageFile } from "./image-tools.ts";
 import { holdMachines } from "./lab-snapshots.ts";
 import type { Machine } from "./machine.ts";
 import type { Machines } from "./machines.ts";
@@ -10,11 +11,22 @@ import { dropPending } from "./snapshots.ts";
 import { suspendNow } from "./suspend.ts";
 
 /**
+ * Puts an image in order with the layers behind it: a lab that was killed between the commit of a snapshot and the swap of the
+ * disks has left its guest's image below a new one, and nobody opens it for writing any more.
+ */
+async function recoverImages({ images, layers }: MachineContext, active: ImageFile): Promise<void> {
+  for (let image: ImageFile | undefined = active; image !== undefined; image = await layers.backingOf(image)) {
+    if (image !== active && !layers.isOwn(image.path)) return;
+    if (image.format === "qcow2") await images.recover(image.path);
+  }
+}
+
+/**
  * Puts the records and images in order that a lab left which was killed.
  * @returns lines for the user
  */
 export async function recoverMachines(context: MachineContext, machines: Machines): Promise<string[]> {
-  const { store, images } = context;
+  const { store } = context;
   const lines = await dropPending(context);
   // A suspended one is to go on now: the lab has ended in order.
   const ran = machines.all().filter(({ record }) => record.wasRunning && record.state === "stopped");
@@ -22,9 +34,8 @@ export async function recoverMachines(context: MachineContext, machines: Machine
     machine.message = "ran when the lab was ended without notice: its disks are as after a power cut";
     lines.push(`${machine.name} ${machine.message}`);
     for (const disk of machine.record.config.disks.filter(isLayered)) {
-      if (disk.format !== "qcow2") continue;
       // A missing image is told when the machine is started.
-      await images.recover(imageOf(disk).path).catch((error: unknown) => lines.push(explain(error).line));
+      await recoverImages(context, imageOf(disk)).catch((error: unknown) => lines.push(explain(error).line));
     }
   }
   if (ran.length > 0) {
@@ -37,10 +48,12 @@ export async function recoverMachines(context: MachineContext, machines: Machine
 
 /** Removes what nothing needs, merges what a crash or a running machine has put off, purges what was deleted long ago. */
 export async function tidyLab(context: MachineContext, machines: Machines): Promise<void> {
-  const { store, layers, log } = context;
+  const { store, layers, library, log } = context;
   const { removed } = await store.sweep({ backingOf: layers.backingOfPath });
   if (removed.length > 0) log(`${removed.length} files that nothing needs were removed`);
   await machines.purge(store.expired());
+  const purged = await library.purge(store.data.settings.purgeDays);
+  if (purged > 0) log(`${purged} images that were deleted long ago were removed`);
   await layers.tidy();
 }
 

@@ -21,6 +21,7 @@ interface Merge {
 /** A layer that could be merged into the one image on top of it. */
 interface Candidate {
   readonly layer: string;
+  readonly format: ImageFile["format"];
   readonly child: string;
 }
 
@@ -127,7 +128,7 @@ export class LayerKeeper {
     if (this.store.recovered) return [];
     const { images } = await this.store.references();
     const named = new Set<string>();
-    const children = new Map<string, string[]>();
+    const below = new Map<string, { readonly format: ImageFile["format"]; readonly children: string[] }>();
     const seen = new Set<string>();
     for (const image of images) named.add(await canonical(image.path));
     const waiting = [...images];
@@ -139,11 +140,21 @@ export class LayerKeeper {
       const backing = await this.backingOf({ ...image, path });
       if (backing === undefined) continue;
       const file = await canonical(backing.path);
-      children.set(file, [...(children.get(file) ?? []), path]);
+      const { children = [] } = below.get(file) ?? {};
+      below.set(file, { format: backing.format, children: [...children, path] });
       waiting.push({ ...backing, path: file });
     }
-    return [...children].flatMap(([layer, [child, ...others]]) =>
-      child !== undefined && others.length === 0 && !named.has(layer) && this.isOwn(layer) ? [{ layer, child }] : [],
+    return [...below].flatMap(
+      ([
+        layer,
+        {
+          format,
+          children: [child, ...others],
+        },
+      ]) =>
+        child !== undefined && others.length === 0 && !named.has(layer) && this.isOwn(layer)
+          ? [{ layer, format, child }]
+          : [],
     );
   }
 
@@ -186,7 +197,7 @@ export class LayerKeeper {
   }
 
   /** @returns a line when it failed or was broken off */
-  private async merge({ layer, child }: Candidate, run: LongRun): Promise<string | undefined> {
+  private async merge({ layer, format, child }: Candidate, run: LongRun): Promise<string | undefined> {
     const abort = new AbortController();
     const stop = () => abort.abort();
     run.signal?.addEventListener("abort", stop);
@@ -202,7 +213,8 @@ export class LayerKeeper {
     try {
       if (this.isClaimed(layer) || this.isClaimed(child)) return `${layer} came into use`;
       await this.images.pull(child, { signal: abort.signal, progress: run.progress });
-      await this.discard({ images: [{ path: layer, format: "probe" }] });
+      // With its format: a raw layer holds what a guest wrote, which must not be taken for an image's header.
+      await this.discard({ images: [{ path: layer, format }] });
       return undefined;
     } catch (error) {
       return `${layer} was not merged: ${error instanceof Error ? error.message : String(error)}`;

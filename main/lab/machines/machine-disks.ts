@@ -1,7 +1,6 @@
 /** The disks of a machine: made, attached, detached and made larger, while it runs or not. */
 import { link, mkdir } from "node:fs/promises";
 import { basename, join } from "node:path";
-import { vdevName } from "../../../engine/device/block/vdev.ts";
 import { type DiskConfig, diskConfig, isNbdSource } from "../store/schema.ts";
 import type { MachineContext } from "./context.ts";
 import { removeLayers } from "./disk-layers.ts";
@@ -9,11 +8,21 @@ import { MachineError } from "./errors.ts";
 import { type Disk, imageOf, isImage, vbdOf, vdevOf } from "./guest-config.ts";
 import type { Machine } from "./machine.ts";
 import type { OperationControl } from "./operations.ts";
+import { wantSpace } from "./space.ts";
 
 export interface NewDisk {
   readonly vdev: string;
-  readonly size: number;
+  /** That of the image when it is made from one. */
+  readonly size?: number | undefined;
   readonly format: "qcow2" | "raw";
+  /** Name of an image of the library whose content it begins with: as an overlay over it, or with `copy` on its own. */
+  readonly from?: string | undefined;
+  readonly copy?: boolean | undefined;
+}
+
+/** Keeps what disks are made from. @returns how to end that */
+export function pinBases({ library }: Pick<MachineContext, "library">, disks: readonly NewDisk[]): () => void {
+  return library.pin(disks.flatMap(({ from }) => (from === undefined ? [] : [from])));
 }
 
 /** The disk of that name. @throws MachineError */
@@ -37,8 +46,8 @@ function wantFree(machine: Machine, disk: Disk): void {
 }
 
 /**
- * The formats of images are looked up once, before any guest has written to them: afterwards a guest could make a raw image
- * look like one over any file of the host.
+ * The formats of images are looked up once, before any guest has written to them: afterwards a guest could make a raw
+ * image look like one over any file of the host.
  * @throws DiskError for an image that cannot be read
  */
 export async function fixFormats(
@@ -53,12 +62,41 @@ export async function fixFormats(
   return fixed;
 }
 
-/** A new empty image in disks/, and the disk that it is. @throws DiskError, MachineError */
+/** Fills a new image from one of the library. @throws DiskError, MachineError; nothing is left then */
+async function makeFrom(
+  { images, library, store }: Pick<MachineContext, "images" | "library" | "store">,
+  path: string,
+  wish: NewDisk & { readonly from: string },
+  control: OperationControl | undefined,
+): Promise<void> {
+  if (wish.format !== "qcow2") {
+    throw new MachineError("unsupported", "a disk made from an image is a qcow2 image", "leave the format out");
+  }
+  const base = await library.base(wish.from);
+  const { virtualSize, used } = await images.facts(base);
+  const { size = virtualSize } = wish;
+  if (size < virtualSize) {
+    const what = `${wish.from} has ${virtualSize} bytes: ${size} would cut something off`;
+    throw new MachineError("unsupported", what, "name a larger size, or none");
+  }
+  if (!wish.copy) return await images.overlay(path, base, size);
+  await wantSpace(store.paths.disks, used, `the copy of ${wish.from}`);
+  const progress = (done: number, total: number) => control?.step(`copying ${wish.from}`, done, total);
+  await images.copy(base, path, { signal: control?.signal, progress });
+  if (size > virtualSize) await images.grow({ path, format: "qcow2" }, size);
+}
+
+/**
+ * A new image in disks/, empty or with another one's content, and the disk that it is. @throws DiskError,
+ * MachineError
+ */
 export async function makeDisk(
-  { images, layers }: Pick<MachineContext, "images" | "layers">,
+  context: Pick<MachineContext, "images" | "layers" | "library" | "store">,
   name: string,
   wish: NewDisk,
+  control?: OperationControl,
 ): Promise<DiskConfig> {
+  const { images, layers } = context;
   const path = layers.newPath(name, wish.vdev);
   const source = wish.format === "raw" ? path.replace(/\.qcow2$/, ".img") : path;
   const disk = diskConfig.safeParse({ vdev: wish.vdev, source, format: wish.format });
@@ -66,7 +104,10 @@ export async function makeDisk(
     const what = `"${wish.vdev}" names no disk`;
     throw new MachineError("failed", what, "use xvda, xvdb and so on");
   }
-  await images.create(source, wish.format, wish.size);
+  const { from, size } = wish;
+  if (from !== undefined) await makeFrom(context, source, { ...wish, from }, control);
+  else if (size !== undefined) await images.create(source, wish.format, size);
+  else throw new MachineError("failed", `the disk ${wish.vdev} has neither a size nor an image`, "give it one");
   return disk.data;
 }
 
@@ -103,12 +144,18 @@ export function attachDisk(context: MachineContext, machine: Machine, given: Dis
 
 /** A new disk for a machine, at once when it runs. @throws as attachDisk() */
 export async function createDisk(context: MachineContext, machine: Machine, wish: NewDisk) {
-  const disk = await makeDisk(context, machine.name, wish);
+  const release = pinBases(context, [wish]);
+  const disk = await makeDisk(context, machine.name, wish).catch((error: unknown) => {
+    release();
+    throw error;
+  });
   try {
     return { disk, live: await attachDisk(context, machine, disk) };
   } catch (error) {
     await removeLayers([{ vdev: disk.vdev, path: disk.source, frozen: { path: "", format: "raw" } }]);
     throw error;
+  } finally {
+    release();
   }
 }
 
@@ -204,6 +251,3 @@ export function resizeDisk(context: MachineContext, machine: Machine, vdev: stri
     return false;
   });
 }
-
-/** Name of a disk by its number, as configurations have it. */
-export const diskName = (vdev: number): string => vdevName(vdev) ?? String(vdev);

@@ -7,6 +7,7 @@ import type { DomainExit } from "../../../engine/domain/config.ts";
 import type { DomainHandle } from "../../../engine/domain/guest.ts";
 import { writeCrashReport } from "../../crash-report.ts";
 import { explain } from "../../failure.ts";
+import { CONSOLE_SIZE_NODE, formatConsoleSize } from "../../images/console-size.ts";
 import type { MachineState } from "../machine-api.ts";
 import type { DeepReadonly, MachineRecord } from "../store/schema.ts";
 import type { MachineContext } from "./context.ts";
@@ -252,6 +253,7 @@ export class Machine {
     const settled = handle.exited.then((exit) => this.queue.run(() => this.settle(run, exit)));
     const run: GuestRun = { handle, started: Date.now(), wish: undefined, prompt, forwards, settled };
     this.run = run;
+    this.tellConsoleSize();
     this.setPhase("running");
     await this.context.started(this, handle.id);
     return handle.id;
@@ -324,6 +326,21 @@ export class Machine {
   }
 
   // ---- while it runs -----------------------------------------------------------------------------------------------
+
+  /** The terminal that shows the console has another size. Guests that watch the node learn it at once, others when they start. */
+  resizeConsole(size: { readonly columns: number; readonly rows: number }): void {
+    this.console.size = size;
+    this.tellConsoleSize();
+  }
+
+  private tellConsoleSize(): void {
+    const { size } = this.console;
+    if (this.run === undefined || size === undefined) return;
+    const home = `/local/domain/${this.run.handle.id}`;
+    const { toolstack } = this.context.host.xenstore;
+    // A guest that is just ending has no home any more, and must not get one.
+    if (toolstack.read(home) !== undefined) toolstack.write(`${home}/${CONSOLE_SIZE_NODE}`, formatConsoleSize(size));
+  }
 
   pause(): Promise<void> {
     return this.queue.run(async () => {

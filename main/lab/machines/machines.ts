@@ -1,5 +1,5 @@
 /** The machines of a lab: found, made, deleted and taken back; what concerns one that is there is in the files beside this. */
-import { issueText, StoreError } from "../store/errors.ts";
+import { checkedConfig } from "../store/config-file.ts";
 import { checkName, suggestName } from "../store/names.ts";
 import { suggestion } from "../store/nearest.ts";
 import {
@@ -7,7 +7,6 @@ import {
   diskConfig,
   type MachineConfig,
   type MachineRecord,
-  machineConfig,
   withFixedMacs,
 } from "../store/schema.ts";
 import { newMachine } from "../store/store.ts";
@@ -16,8 +15,8 @@ import { editable, removeLayers } from "./disk-layers.ts";
 import { MachineError } from "./errors.ts";
 import { imageOf, isImage, vdevOf } from "./guest-config.ts";
 import { Machine } from "./machine.ts";
-import { fixFormats, makeDisk, type NewDisk } from "./machine-disks.ts";
-import type { OperationControl } from "./operations.ts";
+import { fixFormats, makeDisk, type NewDisk, pinBases } from "./machine-disks.ts";
+import { type OperationControl, tellProgress } from "./operations.ts";
 
 const DAY_MS = 86_400_000;
 /** Where an image that has a root disk is seen by its guest. */
@@ -25,9 +24,7 @@ const ROOT_VDEV = "xvda";
 
 /** A configuration from what a client sent. @throws StoreError "bad-config" */
 export function checkConfig(given: unknown): MachineConfig {
-  const checked = machineConfig.safeParse(given);
-  if (checked.success) return checked.data;
-  throw new StoreError("bad-config", `the configuration is wrong: ${issueText(checked.error)}`, "correct it");
+  return checkedConfig(given, () => "the configuration is wrong: ");
 }
 
 export interface NewMachineWish {
@@ -52,6 +49,13 @@ const NO_RESTART: readonly (keyof MachineConfig)[] = [
   "notes",
   "protected",
 ];
+
+/** What a running guest takes notice of only when it is started again. */
+export function needsRestart(before: DeepReadonly<MachineConfig>, after: DeepReadonly<MachineConfig>): string[] {
+  return (Object.keys(after) as (keyof MachineConfig)[])
+    .filter((key) => JSON.stringify(after[key]) !== JSON.stringify(before[key]))
+    .filter((key) => !NO_RESTART.includes(key));
+}
 
 export class Machines {
   private readonly context: MachineContext;
@@ -120,16 +124,21 @@ export class Machines {
    * @throws what the user can mend; nothing is left then
    */
   async create(wish: NewMachineWish, control: OperationControl): Promise<string> {
-    const { store } = this.context;
+    const { store, boot } = this.context;
     checkName(wish.config.name, store.data);
+    boot.checkImage(wish.config);
     const config = withFixedMacs(editable(wish.config));
     config.disks = await fixFormats(this.context, config.disks);
     const made: string[] = [];
+    const newDisks = wish.newDisks ?? [];
+    const release = pinBases(this.context, newDisks);
     try {
-      await this.addRoot(config, wish.rootSize, control, made);
-      for (const disk of wish.newDisks ?? []) {
+      // One made from an image of the library takes the place of what the guest image would bring.
+      const ownRoot = newDisks.some(({ vdev, from }) => vdev === ROOT_VDEV && from !== undefined);
+      if (!ownRoot) await this.addRoot(config, wish.rootSize, control, made);
+      for (const disk of newDisks) {
         control.step(`making ${disk.vdev}`);
-        const added = await makeDisk(this.context, config.name, disk);
+        const added = await makeDisk(this.context, config.name, disk, control);
         made.push(added.source);
         config.disks.push(added);
       }
@@ -144,6 +153,8 @@ export class Machines {
     } catch (error) {
       await removeLayers(made.map((path) => ({ vdev: "", path, frozen: { path: "", format: "raw" } })));
       throw error;
+    } finally {
+      release();
     }
   }
 
@@ -158,7 +169,7 @@ export class Machines {
     const own = config.disks.some((disk) => vdevOf(disk) === vdevOf({ vdev: ROOT_VDEV }));
     const root = own
       ? undefined
-      : await boot.rootImage(config, { signal: control.signal, progress: (text) => control.step(text) });
+      : await boot.rootImage(config, { signal: control.signal, progress: (text) => tellProgress(control, text) });
     if (root === undefined) {
       if (size === undefined) return;
       const remedy = "leave the size out, or add a disk with a size of its own";
@@ -184,11 +195,10 @@ export class Machines {
       const edited = edit(before);
       // The name has rules of its own, and addresses are given once.
       if (edited.name !== before.name) checkName(edited.name, this.context.store.data, machine.id);
+      // An image that went away later must not keep anything else from being changed.
+      if (edited.image !== before.image) this.context.boot.checkImage(edited);
       const config = checkConfig(withFixedMacs({ ...edited, disks: await fixFormats(this.context, edited.disks) }));
-      const changed = (Object.keys(config) as (keyof MachineConfig)[]).filter(
-        (key) => JSON.stringify(config[key]) !== JSON.stringify(before[key]),
-      );
-      const lasting = changed.filter((key) => !NO_RESTART.includes(key));
+      const lasting = needsRestart(before, config);
       if (machine.record.state === "suspended" && lasting.length > 0) {
         const what = `${machine.name} is suspended: ${lasting.join(", ")} cannot be changed under its guest`;
         throw new MachineError("wrong-state", what, `resume it and shut it down first`);

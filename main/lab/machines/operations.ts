@@ -1,6 +1,7 @@
 /** Work that may take long: what it is at, how far, and how it can be stopped. */
 import { randomUUID } from "node:crypto";
 import { explain } from "../../failure.ts";
+import { progressOf } from "../../images/progress-text.ts";
 import type { OperationRow } from "../machine-api.ts";
 import { cancelled, MachineError } from "./errors.ts";
 
@@ -11,6 +12,12 @@ export interface OperationControl {
   step(text: string, done?: number, total?: number): void;
   /** From here on it cannot be cancelled: what follows is short, or may not be left half done. */
   commit(): void;
+}
+
+/** Passes on a line of an image's progress, with how far it says it is. */
+export function tellProgress(control: Pick<OperationControl, "step">, text: string): void {
+  const { step, done, total } = progressOf(text);
+  control.step(step, done, total);
 }
 
 export type OperationListener = (

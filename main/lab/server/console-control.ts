@@ -75,7 +75,7 @@ export function consoleControl(machines: Machines): Pick<MachineFunctions, Conso
       throw new MachineError("wrong-state", `${found.name} is ${found.state}: nobody reads what is typed`, remedy);
     },
     consoleResize: ({ machine, columns, rows }) => {
-      machines.find(machine).console.size = { columns, rows };
+      machines.find(machine).resizeConsole({ columns, rows });
       return {};
     },
     consoleLog: ({ machine, offset = 0, bytes: most = LONGEST_PIECE }) => {

@@ -7,6 +7,7 @@ const topicOf: Partial<Record<LabEvent["kind"], LabTopic>> = {
   machine: "machines",
   operation: "operations",
   log: "log",
+  metrics: "metrics",
 };
 
 export class EventHub {
@@ -16,6 +17,7 @@ export class EventHub {
   private readonly summary: (id: string) => MachineSummary | undefined;
   private readonly log: (line: string) => void;
   private readonly listeners = new Set<() => void>();
+  private onTopics: () => void = () => {};
 
   constructor(summary: (id: string) => MachineSummary | undefined, log: (line: string) => void) {
     this.summary = summary;
@@ -24,8 +26,25 @@ export class EventHub {
 
   /** Replaces what a connection is told. */
   subscribe(session: ControlSession, topics: readonly LabTopic[]): void {
-    if (!this.topics.has(session)) session.onEnd(() => this.topics.delete(session));
+    const known = this.topics.has(session);
     this.topics.set(session, new Set(topics));
+    if (!known) {
+      session.onEnd(() => {
+        this.topics.delete(session);
+        this.onTopics();
+      });
+    }
+    this.onTopics();
+  }
+
+  /** Whether somebody is told of a topic. */
+  wants(topic: LabTopic): boolean {
+    return [...this.topics.values()].some((topics) => topics.has(topic));
+  }
+
+  /** Calls `listener` when connections began or ceased to be told of something. */
+  onSubscriptions(listener: () => void): void {
+    this.onTopics = listener;
   }
 
   emit(event: LabEvent): void {

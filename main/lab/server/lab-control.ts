@@ -1,13 +1,14 @@
 /** The rows of the control table that are about the lab as a whole. */
 import type { MachineFunctions } from "../control-api.ts";
 import type { MachineContext } from "../machines/context.ts";
+import { imageOf, isImage } from "../machines/guest-config.ts";
 import type { EndOfMachines } from "../machines/lab-life.ts";
 import { deleteLabSnapshot, labSnapshotRows, restoreLabSnapshot, takeLabSnapshot } from "../machines/lab-snapshots.ts";
 import type { Machines } from "../machines/machines.ts";
 import { freeBytes } from "../machines/space.ts";
 import { issueText, StoreError } from "../store/errors.ts";
-import { labSettings } from "../store/schema.ts";
-import { exportXlConfig } from "../xl-config/export.ts";
+import { type DeepReadonly, labSettings, type MachineConfig } from "../store/schema.ts";
+import { exportXlConfig, type XlBootFiles } from "../xl-config/export.ts";
 import { importXlConfig } from "../xl-config/import.ts";
 import type { EventHub } from "./events.ts";
 
@@ -22,6 +23,28 @@ export interface LabFacts {
   readonly warnings: () => Promise<string[]>;
   /** Ends the machines; the server ends when this has been answered. */
   readonly quit: (how: EndOfMachines | undefined) => Promise<string[]>;
+}
+
+/** Files of a machine's image that a Xen host could start; undefined when there are none yet. */
+async function imageFiles({ boot, layers }: MachineContext, config: DeepReadonly<MachineConfig>) {
+  const root = config.disks.find(isImage);
+  // A disk that is missing keeps nobody from writing down what the machine is.
+  const chain = root === undefined ? [] : await layers.chainOf(imageOf(root)).catch(() => []);
+  return await boot.bootFiles(config, chain);
+}
+
+/** What whoever starts the file's machine on a Xen host must know. */
+function bootNotes({ image, kernel, initrd }: DeepReadonly<MachineConfig>, files: XlBootFiles | undefined): string[] {
+  if (image === null || (kernel !== undefined && initrd !== undefined)) return [];
+  if (kernel === undefined && files === undefined) {
+    return [`the image ${image} has not been fetched here: a Xen host needs kernel= and ramdisk= of its own`];
+  }
+  const known = kernel === undefined ? [`kernel= is that of the image ${image} on this host: take the file along`] : [];
+  if (initrd !== undefined || files?.ramdisk !== undefined) return known;
+  return [
+    ...known,
+    `the image ${image} has its initial RAM disk made at each start: a Xen host needs ramdisk= of its own`,
+  ];
 }
 
 export function labControl(
@@ -79,14 +102,10 @@ export function labControl(
         await deleteLabSnapshot(context, machines, snapshot, members, control);
         return {};
       }),
-    configExport: ({ machine }) => {
-      const found = machines.find(machine);
-      const { image, kernel } = found.record.config;
-      const notes =
-        image !== null && kernel === undefined
-          ? [`the kernel comes from the image ${image}: a Xen host needs kernel= and ramdisk= of its own`]
-          : [];
-      return { text: exportXlConfig(found.record.config), notes };
+    configExport: async ({ machine }) => {
+      const { config } = machines.find(machine).record;
+      const files = await imageFiles(context, config);
+      return { text: exportXlConfig(config, files), notes: bootNotes(config, files) };
     },
     configImport: async ({ text, name, cwd, operation }) => {
       const { config, notes } = importXlConfig(text, { file: "xl.cfg", cwd });

@@ -7,6 +7,7 @@ import { realpath, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { Host } from "../../../engine/domain/host.ts";
 import { PACKET_LOG } from "../../../engine/domain/network-calls.ts";
+import type { ProcessStarter } from "../../../engine/domain/process-starter.ts";
 import { explain } from "../../failure.ts";
 import type { ControlFunctions } from "../control-api.ts";
 import { type ControlHost, hostControl, type KnownGuest } from "../host-control.ts";
@@ -17,18 +18,22 @@ import type { ImageTools } from "../machines/image-tools.ts";
 import { labImages } from "../machines/lab-images.ts";
 import { autostart, type EndOfMachines, endMachines, recoverMachines, tidyLab } from "../machines/lab-life.ts";
 import { LayerKeeper } from "../machines/layer-keeper.ts";
+import { ImageLibrary } from "../machines/library.ts";
 import type { MachineHost } from "../machines/machine-host.ts";
 import { summaryOf } from "../machines/machine-rows.ts";
 import { Machines } from "../machines/machines.ts";
 import { Operations } from "../machines/operations.ts";
 import { runtimeRoot } from "../runtime-folder.ts";
 import { LabStore } from "../store/store.ts";
+import { appControl } from "./app-control.ts";
 import { consoleControl } from "./console-control.ts";
 import { EventHub } from "./events.ts";
+import { type GuestCatalogue, guestCatalogue } from "./image-control.ts";
 import { type LabFacts, labControl } from "./lab-control.ts";
 import { LabLog } from "./lab-log.ts";
 import { LabNetworks } from "./lab-networks.ts";
 import { machineControl } from "./machine-control.ts";
+import { Metrics } from "./metrics.ts";
 import { labName, serverFilePath, writeServerFile } from "./server-file.ts";
 
 /** How long a lab that a tool started stays without clients and machines that run. */
@@ -47,11 +52,16 @@ export interface LabServerOptions {
   /** Ends by itself when nobody needs it. */
   readonly endsWhenIdle?: boolean;
   readonly idleMs?: number;
+  /** How the processes of domains are made; without it, forked. */
+  readonly startProcess?: ProcessStarter;
   /** In place of the real ones, for tests. */
   readonly host?: (log: (line: string) => void) => LabHost;
   readonly images?: ImageTools;
   readonly boot?: BootImages;
+  readonly catalogue?: GuestCatalogue;
 }
+
+const logPath = (home: string): string => join(home, "lab.log");
 
 export class LabServer {
   readonly context: MachineContext;
@@ -63,6 +73,7 @@ export class LabServer {
   private readonly store: LabStore;
   private readonly host: LabHost;
   private readonly log: LabLog;
+  private readonly metrics: Metrics;
   private readonly state: { quitting: boolean; clients: number };
   private readonly lines: readonly string[];
   private idleTimer: NodeJS.Timeout | undefined;
@@ -77,6 +88,7 @@ export class LabServer {
     served: ServedLab;
     host: LabHost;
     log: LabLog;
+    metrics: Metrics;
     state: { quitting: boolean; clients: number };
     lines: readonly string[];
   }) {
@@ -87,6 +99,7 @@ export class LabServer {
     this.store = parts.context.store;
     this.host = parts.host;
     this.log = parts.log;
+    this.metrics = parts.metrics;
     this.state = parts.state;
     this.lines = parts.lines;
     this.ended = new Promise((resolve) => {
@@ -106,13 +119,14 @@ export class LabServer {
     let log: LabLog | undefined;
     let host: LabHost | undefined;
     try {
-      const lab = new LabLog(join(home, "lab.log"));
+      const lab = new LabLog(logPath(home));
       log = lab;
       for (const line of early) lab.write(line);
       const say = (line: string) => lab.write(line);
-      host = (options.host ?? ((write) => new Host({ log: write, spareProcess: true })))((line) =>
-        lab.write(line, line.startsWith(PACKET_LOG)),
-      );
+      const { startProcess } = options;
+      const make = (write: (line: string) => void): LabHost =>
+        new Host({ log: write, spareProcess: true, ...(startProcess && { startProcess }) });
+      host = (options.host ?? make)((line) => lab.write(line, line.startsWith(PACKET_LOG)));
       return await LabServer.serve(options, store, host, lab, say, [...early]);
     } catch (error) {
       await host?.close();
@@ -143,6 +157,7 @@ export class LabServer {
       images,
       boot: options.boot ?? new CatalogueImages(() => store.data.images, store.paths.images),
       layers: new LayerKeeper(store, images, say),
+      library: new ImageLibrary(store.paths),
       operations: new Operations((operation, ended) =>
         hub.emit({ kind: "operation", operation, ...(ended && { ended }) }),
       ),
@@ -164,6 +179,18 @@ export class LabServer {
             ? []
             : [{ id: guest.handle.id, name, pid: guest.handle.pid, memoryMiB: record.config.memoryMiB }],
         );
+    const metrics = new Metrics({
+      host,
+      machines,
+      folder: store.paths.folder,
+      log: say,
+      emit: (event) => hub.emit(event),
+      watched: () => hub.wants("metrics"),
+    });
+    hub.onSubscriptions(() => metrics.hurry());
+    hub.onMachines(() => metrics.reconsider());
+    const { catalogue = guestCatalogue } = options;
+    const app = appControl({ context, machines, host, metrics, catalogue, logPath: logPath(store.paths.folder) });
     let server: LabServer | undefined;
     const started = new Date().toISOString();
     const functions = (name: string): ControlFunctions => {
@@ -182,6 +209,7 @@ export class LabServer {
         ...machineControl(context, machines),
         ...consoleControl(machines),
         ...labControl(context, machines, hub, facts),
+        ...app,
       };
     };
     const onClients = (clients: number) => {
@@ -190,7 +218,8 @@ export class LabServer {
     };
     const name = labName(store.paths.folder);
     const served = await serveLab(options.root ?? runtimeRoot(), name, host.xenstore, functions, onClients);
-    server = new LabServer({ options, context, machines, served, host, log, state, lines: [...early, ...recovered] });
+    const lines = [...early, ...recovered];
+    server = new LabServer({ options, context, machines, served, host, log, metrics, state, lines });
     const { sockets } = served;
     await writeServerFile(store.paths.folder, { lab: served.name, pid: process.pid, ...sockets });
     say(`the lab ${served.name} in ${store.paths.folder} is open`);
@@ -253,6 +282,7 @@ export class LabServer {
   private async closeNow(): Promise<void> {
     try {
       for (const machine of this.machines.all()) machine.dispose();
+      await this.metrics.close();
       await this.context.layers.close();
       await this.served.close();
       await this.host.close();

@@ -1,14 +1,12 @@
 /** The rows of the control table that are about machines and their snapshots. */
-import { readdir, stat } from "node:fs/promises";
-import { basename, join } from "node:path";
-import { parseDisk } from "../../disk-option.ts";
+import { basename } from "node:path";
 import type { MachineFunctions } from "../control-api.ts";
 import type { MachineState } from "../machine-api.ts";
 import { cloneMachine, cloneSnapshot } from "../machines/clones.ts";
 import type { MachineContext } from "../machines/context.ts";
 import { holdMachines } from "../machines/lab-snapshots.ts";
 import type { Machine } from "../machines/machine.ts";
-import { attachDisk, createDisk, detachDisk, diskName, resizeDisk } from "../machines/machine-disks.ts";
+import { attachDisk, createDisk, detachDisk, resizeDisk } from "../machines/machine-disks.ts";
 import { detailsOf, snapshotRows, summaryOf } from "../machines/machine-rows.ts";
 import { checkConfig, type Machines } from "../machines/machines.ts";
 import type { OperationControl } from "../machines/operations.ts";
@@ -17,7 +15,9 @@ import { checkSnapshotName, findSnapshot, takeSnapshots } from "../machines/snap
 import { suspendNow } from "../machines/suspend.ts";
 import { deadline } from "../machines/waiting.ts";
 import { applySettings, parseMachineConfig } from "../store/config-file.ts";
-import { type DiskConfig, diskConfig } from "../store/schema.ts";
+import { checkName } from "../store/names.ts";
+import { parseAddedDisk } from "../xl-config/devices.ts";
+import { imageRows } from "./image-rows.ts";
 
 type MachineRows = Extract<
   keyof MachineFunctions,
@@ -26,26 +26,6 @@ type MachineRows = Extract<
 
 /** What a guest prints when it waits for a user, when its image does not say it better. */
 const LOGIN_PROMPT = "login: ";
-
-/** A disk in xl's syntax, as configurations have it. @throws BadInput, DiskError */
-function diskFromText(text: string, cwd: string, placement: DiskConfig["placement"]): DiskConfig {
-  const option = parseDisk(text, cwd);
-  const { store } = option;
-  const placed = /(^|,)\s*placement=/.test(text) ? option.placement : placement;
-  return diskConfig.parse({
-    vdev: diskName(option.vdev),
-    source: store.kind === "nbd" ? option.target : store.path,
-    access: option.readOnly ? "ro" : "rw",
-    format: store.kind === "file" ? (store.format ?? "probe") : store.kind === "qcow2" ? "qcow2" : "probe",
-    deviceType: option.cdrom ? "cdrom" : "disk",
-    placement: option.backend === undefined && store.kind !== "nbd" ? placed : "driver-domain",
-    persistent: option.persistent,
-    discard: store.discard ?? true,
-    ...(option.backend !== undefined && { backend: option.backend }),
-    ...(store.kind === "file" && store.offset !== undefined && { offset: store.offset }),
-    ...(store.kind === "file" && store.length !== undefined && { length: store.length }),
-  });
-}
 
 async function waitFor(
   machine: Machine,
@@ -94,7 +74,9 @@ export function machineControl(context: MachineContext, machines: Machines): Pic
       }),
     }),
     machineRename: async ({ machine, name }) => {
-      await machines.change(find(machine), (before) => checkConfig({ ...before, name }));
+      const found = find(machine);
+      checkName(name, store.data, found.id);
+      await machines.change(found, (before) => checkConfig({ ...before, name }));
       return {};
     },
     machineClone: async ({ machine, name, linked, operation }) => {
@@ -225,7 +207,7 @@ export function machineControl(context: MachineContext, machines: Machines): Pic
       return { id, name: nameOf(id), notes: [] };
     },
     diskAttach: async ({ machine, disk, cwd }) => {
-      const given = diskFromText(disk, cwd, store.data.settings.defaultPlacement);
+      const given = parseAddedDisk(disk, cwd, store.data.settings.defaultPlacement);
       return { vdev: given.vdev, live: await attachDisk(context, find(machine), given) };
     },
     diskCreate: async ({ machine, disk }) => {
@@ -246,44 +228,4 @@ export function machineControl(context: MachineContext, machines: Machines): Pic
     },
     imageList: () => imageRows(context, machines),
   };
-}
-
-type ImageRow = Awaited<ReturnType<MachineFunctions["imageList"]>>[number];
-
-/** The files of the lab, and whose they are. */
-async function imageRows(context: MachineContext, machines: Machines): Promise<ImageRow[]> {
-  const { paths, data } = context.store;
-  const users = new Map<string, Set<string>>();
-  const use = (path: string, user: string) => users.set(path, (users.get(path) ?? new Set()).add(user));
-  for (const { id, config, snapshots, memory } of data.machines) {
-    const user = machines.byId(id).name;
-    const images = [
-      ...config.disks
-        .filter((disk) => context.layers.isOwn(disk.source))
-        .map(({ source, format }) => ({ path: source, format })),
-      ...snapshots.flatMap(({ disks }) => disks.map(({ image, format }) => ({ path: image, format }))),
-    ];
-    for (const image of images) {
-      // An image that cannot be read has only itself.
-      for (const path of await context.layers.chainOf(image).catch(() => [image.path])) use(path, user);
-    }
-    for (const name of [memory, ...snapshots.map((snapshot) => snapshot.memory)]) {
-      if (name !== undefined) use(paths.memoryFile(name), user);
-    }
-  }
-  const rows: ImageRow[] = [];
-  const list = async (kind: ImageRow["kind"], folder: string): Promise<void> => {
-    for (const name of (await readdir(folder).catch(() => [])).sort()) {
-      const path = join(folder, name);
-      const file = await stat(path).catch(() => undefined);
-      // Base images have folders of their own.
-      if (file?.isDirectory() && folder === paths.images) await list(kind, path);
-      if (file?.isFile())
-        rows.push({ path, kind, size: file.blocks * 512, usedBy: [...(users.get(path) ?? [])].sort() });
-    }
-  };
-  await list("base", paths.images);
-  await list("disk", paths.disks);
-  await list("memory", paths.memory);
-  return rows;
 }

@@ -7,7 +7,7 @@ import { parseVdev } from "../../../engine/device/block/vdev.ts";
 import { firstIssue, pathText, StoreError } from "./errors.ts";
 import { JsonSyntaxError, type LinedJson, parseLinedJson } from "./json-lines.ts";
 import { suggestion } from "./nearest.ts";
-import { type DeepReadonly, type MachineConfig, machineConfig, machineConfigShape } from "./schema.ts";
+import { type DeepReadonly, enteredConfig, type MachineConfig, machineConfig, machineConfigShape } from "./schema.ts";
 
 const LONGEST_TEXT = 2 ** 20;
 
@@ -87,8 +87,13 @@ function complaint(error: z.ZodError): { path: readonly PropertyKey[]; what: str
   return { path, what: path.length === 0 ? what : `${pathText(path)}: ${what}`, remedy };
 }
 
-function checked(raw: unknown, place: (path: readonly PropertyKey[]) => string): MachineConfig {
-  const result = machineConfig.safeParse(raw);
+/**
+ * A configuration from what somebody entered.
+ * @param place what messages begin with, for what is wrong at a path
+ * @throws StoreError "bad-config" with the schema's own remedy
+ */
+export function checkedConfig(raw: unknown, place: (path: readonly PropertyKey[]) => string = () => ""): MachineConfig {
+  const result = enteredConfig.safeParse(raw);
   if (result.success) return result.data;
   const { path, what, remedy } = complaint(result.error);
   throw bad(`${place(path)}${what}`, remedy, result.error);
@@ -109,7 +114,7 @@ export function parseMachineConfig(text: string, name: string): MachineConfig {
     if (!(error instanceof JsonSyntaxError)) throw error;
     throw bad(`${name}, line ${error.line}: ${error.message}`, "correct the JSON there", error);
   }
-  return checked(json.value, (path) => `${name}, line ${json.lineOf(path)}: `);
+  return checkedConfig(json.value, (path) => `${name}, line ${json.lineOf(path)}: `);
 }
 
 /** The file that `parseMachineConfig` reads, without what is as it would be anyway. */
@@ -202,5 +207,5 @@ export function applySettings(config: DeepReadonly<MachineConfig>, settings: rea
     if (key === "name") throw bad("name is not set like other keys", "use domlab rename");
     assign(draft, key, setting.slice(equals + 1).trim());
   }
-  return checked(draft, () => "");
+  return checkedConfig(draft);
 }

@@ -4,6 +4,7 @@
  */
 import { isAbsolute } from "node:path";
 import { z } from "zod";
+import { MINIMUM_MEMORY_MIB } from "../../../engine/builder/build.ts";
 import { parseVdev } from "../../../engine/device/block/vdev.ts";
 import { isNbdAddress, parseNbdAddress } from "../../../engine/disk/nbd/uri.ts";
 import { DEFAULT_SWITCH, forwardSchema, vifSchema } from "../../../engine/domain/network-config.ts";
@@ -191,6 +192,18 @@ export const machineConfig = machineConfigShape.check((context) => {
     );
 });
 export type MachineConfig = z.infer<typeof machineConfig>;
+
+/**
+ * A configuration as users and programs may enter it. Stricter than what records are read with: a rule that came later must
+ * not make a whole lab unreadable.
+ */
+export const enteredConfig = machineConfig.check((context) => {
+  const { memoryMiB } = context.value;
+  if (memoryMiB >= MINIMUM_MEMORY_MIB) return;
+  const message = `${memoryMiB} MiB are too little for a machine; give at least ${MINIMUM_MEMORY_MIB} MiB`;
+  context.issues.push({ code: "custom", path: ["memoryMiB"], message, input: memoryMiB });
+});
+
 /** A machine as a caller describes it: what has a default may be missing. */
 export type MachineConfigInput = z.input<typeof machineConfig>;
 

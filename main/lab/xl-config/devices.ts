@@ -50,6 +50,17 @@ export function parseDiskConfig(text: string, cwd: string): DiskConfig {
   throw badDevice("disk", text, checked.error);
 }
 
+/**
+ * As parseDiskConfig, for a disk that somebody adds: one that does not say where it is served is served where it is usual.
+ * An NBD export and what another guest serves have no such choice.
+ * @throws BadInput, DiskError
+ */
+export function parseAddedDisk(text: string, cwd: string, usual: DiskConfig["placement"]): DiskConfig {
+  const disk = parseDiskConfig(text, cwd);
+  const isPlaced = /(^|,)\s*placement=/.test(text) || disk.backend !== undefined || isNbdAddress(disk.source);
+  return isPlaced ? disk : { ...disk, placement: usual };
+}
+
 /** A disk in xl's syntax, as far as xl has words for it; undefined when it cannot be said at all. */
 export function formatXlDisk(disk: DiskConfig): string | undefined {
   if (isNbdAddress(disk.source)) return undefined;

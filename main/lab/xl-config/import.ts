@@ -7,7 +7,7 @@ import { InputError } from "../../../engine/errors/input-error.ts";
 import { firstIssue, issueText } from "../store/errors.ts";
 import { suggestName } from "../store/names.ts";
 import { suggestion } from "../store/nearest.ts";
-import { type DiskConfig, type EndPolicy, MACHINE_NAME, type MachineConfig, machineConfig } from "../store/schema.ts";
+import { type DiskConfig, type EndPolicy, enteredConfig, MACHINE_NAME, type MachineConfig } from "../store/schema.ts";
 import { parseDiskConfig, parseVifConfig } from "./devices.ts";
 import { bootOf } from "./export.ts";
 import { IGNORED_KEYS, isReadKey, READ_KEYS, type ReadKey } from "./keys.ts";
@@ -301,7 +301,7 @@ export function importXlConfig(text: string, options: ImportOptions): ImportedMa
     disks: source.disks(rest),
     vifs: source.vifs(rest),
   };
-  const checked = machineConfig.safeParse(raw);
+  const checked = enteredConfig.safeParse(raw);
   if (checked.success) return { config: checked.data, notes: source.notes() };
   const { path, remedy } = firstIssue(checked.error);
   throw xlError(options.file, source.lineOf(path), issueText(checked.error), remedy, checked.error);

@@ -100,7 +100,7 @@ export const anyMachine: fc.Arbitrary<MachineConfig> = fc
       name: fc.constantFrom("web", "A.b_c-1", "0"),
       commandLine: maybe(line(40)),
       extraArguments: line(20),
-      memoryMiB: fc.integer({ min: 1, max: 3584 }),
+      memoryMiB: fc.integer({ min: 64, max: 3584 }),
       disks,
       vifs,
       forwards: fc.constantFrom([], [{ protocol: "tcp", hostPort: 8080, guestPort: 80 }]),

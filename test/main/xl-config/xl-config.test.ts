@@ -126,7 +126,7 @@ describe("import of an xl.cfg", () => {
     ["name = 'my web server'", /line 1: the machine is called my-web-server: "my web server" is no name here/],
     [file("type = 'pv'"), /line 3: the machine is of type pvh instead of pv/],
     [file("builder = 'hvm'"), /line 3: the machine is of type pvh instead of hvm/],
-    [file("memory = 5", "memory = 6"), /line 4: memory is set again: what line 3 says does not count/],
+    [file("memory = 65", "memory = 66"), /line 4: memory is set again: what line 3 says does not count/],
     [file("bootloader = 'pygrub'"), /line 3: bootloader is passed over/],
     [file("cmdline = 'a'", "extra = 'b'"), /line 3: root and extra do not count beside cmdline/],
     [file("cap = 400"), /line 3: cap is passed over/],

@@ -131,6 +131,25 @@ describe("consoles over the socket", () => {
     expect((await lab.call("machineList", {})).length).toBe(1);
   });
 
+  it("tells the guest its terminal's size, from its start on and while it runs", async () => {
+    const { toolstack } = lab.host.xenstore;
+    const size = async () => {
+      const { domid = 0 } = await lab.call("machineShow", { machine: "web" });
+      return toolstack.read(`/local/domain/${domid}/console/size`);
+    };
+    expect(await size()).toBeUndefined();
+    await lab.call("consoleResize", { machine: "web", columns: 80, rows: 24 });
+    expect(await size()).toBe("80x24");
+    await lab.call("consoleResize", { machine: "web", columns: 132, rows: 50 });
+    expect(await size()).toBe("132x50");
+    const { domid = 0 } = await lab.call("machineShow", { machine: "web" });
+    await lab.call("machineDestroy", { machine: "web" });
+    await lab.call("consoleResize", { machine: "web", columns: 90, rows: 30 });
+    expect(toolstack.read(`/local/domain/${domid}`)).toBeUndefined();
+    await lab.call("machineStart", { machine: "web" });
+    expect(await size()).toBe("90x30");
+  });
+
   it("events tell of machines, operations and the log to who asked", async () => {
     const events: LabEvent[] = [];
     const ended = new Promise<void>((resolve) => {

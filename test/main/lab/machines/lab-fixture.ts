@@ -4,12 +4,17 @@ import os from "node:os";
 import path from "node:path";
 import type { ControlMethod, ControlParameters, ControlResult } from "../../../../main/lab/control-api.ts";
 import { ControlClient } from "../../../../main/lab/control-client.ts";
-import type { BootImages } from "../../../../main/lab/machines/boot-image.ts";
+import { type BootImages, CatalogueImages } from "../../../../main/lab/machines/boot-image.ts";
 import { LabServer, type LabServerOptions } from "../../../../main/lab/server/lab-server.ts";
 import { FakeHost } from "./fake-host.ts";
 
+/** Only asked about names. */
+const catalogue = new CatalogueImages(() => [], os.tmpdir());
+
 const boot: BootImages = {
+  checkImage: (config) => catalogue.checkImage(config),
   boot: async () => ({ image: { kernel: { path: "/vmlinuz" }, initrd: [], commandLine: "" }, prompt: "fake# " }),
+  bootFiles: async () => ({ kernel: "/vmlinuz", commandLine: "console=hvc0" }),
   rootImage: async () => undefined,
 };
 
