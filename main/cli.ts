@@ -1,4 +1,5 @@
 import { Command, CommanderError } from "commander";
+import { addCheckCommand } from "./check-command.ts";
 import { EXIT_BAD_INPUT, EXIT_OK, explain } from "./failure.ts";
 import { addImageCommands } from "./image-commands.ts";
 import { runtimeRoot } from "./lab/runtime-folder.ts";
@@ -6,6 +7,7 @@ import { addLabCommands } from "./lab-commands.ts";
 import { addMachineCommands, programContext } from "./machine-commands/commands.ts";
 import type { RunReport } from "./report.ts";
 import { DEFAULT_IMAGE, DEFAULT_MEMORY_MIB, parseRunOptions, type RawRunOptions } from "./run-options.ts";
+import { addServeCommands } from "./serve/serve-command.ts";
 import { addXenstoreCommand } from "./xenstore-command.ts";
 
 /** Version of package.json; a constant so that the program does not search for its own files. */
@@ -80,7 +82,9 @@ function program(setStatus: (status: number) => void): Command {
     .action(async (raw: RawRunOptions) => {
       setStatus(await runCommand(raw));
     });
-  addMachineCommands(domlab, programContext(VERSION, setStatus), () => runtimeRoot());
+  const context = programContext(VERSION, setStatus);
+  addServeCommands(domlab, { ...context, version: VERSION, root: () => runtimeRoot() });
+  addMachineCommands(domlab, context, () => runtimeRoot());
   const before = domlab.commands.length;
   addLabCommands(domlab, { root: () => runtimeRoot() });
   const socketOf = async (lab: string | undefined) => {
@@ -90,6 +94,17 @@ function program(setStatus: (status: number) => void): Command {
   addXenstoreCommand(domlab, { socketOf, setStatus });
   for (const command of domlab.commands.slice(before)) command.helpGroup("Guests that run:");
   addImageCommands(domlab, { setStatus });
+  addCheckCommand(domlab, {
+    look: async () => {
+      const [{ hostChecks }, { labHome }] = await Promise.all([
+        import("./host-checks.ts"),
+        import("./lab/store/paths.ts"),
+      ]);
+      return await hostChecks({ home: labHome() });
+    },
+    print: (text) => void process.stdout.write(text),
+    setStatus,
+  });
   return domlab;
 }
 
@@ -99,12 +114,22 @@ function helpOf(domlab: Command, args: readonly string[]): string {
   return named === undefined ? "domlab --help" : `domlab ${named.name()} --help`;
 }
 
+/** What `npm start -- …` means: the app; with an option of `domlab run` first, a guest in this terminal. */
+function startArguments(domlab: Command, args: readonly string[]): string[] {
+  const [flag] = args[0]?.split("=", 1) ?? [];
+  const run = domlab.commands.find((command) => command.name() === "run");
+  const isRun = run?.options.some(({ long }) => long === flag) ?? false;
+  return [isRun ? "run" : "app", ...args];
+}
+
 /** Runs the command line; returns the exit status. Every failure becomes one line on standard error. */
-async function main(args: readonly string[]): Promise<number> {
+async function main(given: readonly string[]): Promise<number> {
   let status = EXIT_OK;
   const domlab = program((value) => {
     status = value;
   });
+  // main/bootstrap.mjs says it for npm start.
+  const args = given[0] === "npm-start" ? startArguments(domlab, given.slice(1)) : given;
   try {
     await domlab.parseAsync(args, { from: "user" });
     return status;

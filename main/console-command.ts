@@ -37,6 +37,8 @@ export interface AttachOptions {
   /** Offset of the first byte to show; without it the last lines are shown. */
   readonly from?: number;
   readonly streams?: ConsoleStreams;
+  /** Called when output and keys get through. */
+  readonly onAttached?: () => void;
 }
 
 /** Offset behind the last byte of a machine's console. */
@@ -84,7 +86,7 @@ class ConsoleSession {
   }
 
   /** @returns the exit status */
-  async run(offset: number): Promise<number> {
+  async run(offset: number, onAttached: () => void = () => {}): Promise<number> {
     const { input, output } = this.streams;
     const finished = new Promise<"ended" | "quiet">((resolve) => {
       this.finish = resolve;
@@ -100,6 +102,7 @@ class ConsoleSession {
       if (start === 0) this.cutLine = false;
       for (const event of this.early.splice(0)) this.hear(event);
       this.takeInput();
+      onAttached();
       output.on("resize", onResize);
       onResize();
       const reason = await Promise.race([finished, this.stopper.stopped, this.lab.ended.then(() => "lab" as const)]);
@@ -260,12 +263,12 @@ export async function attachConsole(lab: LabClient, machine: string, options: At
     streams.errors.write(`domlab: ${oneLine(`${name} ${message ?? `is ${state}`}`)}\n`);
     return state === "crashed" ? EXIT_CRASHED : EXIT_OK;
   }
-  if (streams.input instanceof ReadStream) {
+  if (streams.input instanceof ReadStream && streams.output instanceof WriteStream) {
     streams.errors.write(`domlab: console of ${name}; Ctrl-] leaves it, the machine runs on\n`);
     if (state === "paused") streams.errors.write(`domlab: ${name} is paused; go on: domlab unpause ${name}\n`);
   }
   const from = options.from ?? Math.max(0, end - TAIL_BYTES);
-  return await new ConsoleSession(lab, name, streams, options.from === undefined).run(from);
+  return await new ConsoleSession(lab, name, streams, options.from === undefined).run(from, options.onAttached);
 }
 
 /** Writes everything that is kept of what a machine has printed, from an offset on. */
@@ -283,12 +286,35 @@ export async function printLog(lab: LabClient, machine: string, output: Writable
   }
 }
 
+/** Leads a machine's console to a pseudoterminal, until Ctrl-C or until the machine is off. @returns the exit status */
+async function consoleToPty(
+  context: CommandContext,
+  lab: LabClient,
+  machine: string,
+  errors: Writable,
+): Promise<number> {
+  const { openPty } = await import("./console-pty.ts");
+  const pty = await openPty();
+  try {
+    return await attachConsole(lab, machine, {
+      streams: { input: pty.stream, output: pty.stream, errors },
+      onAttached: () => {
+        context.print(`${pty.path}\n`);
+        context.tell(`the console of ${machine} is at ${pty.path}, for example: screen ${pty.path}; Ctrl-C ends it`);
+      },
+    });
+  } finally {
+    pty.close();
+  }
+}
+
 /** Adds `console`. @param streams in place of the process's own, for tests */
 export function addConsoleCommand(program: Command, context: CommandContext, streams?: () => ConsoleStreams): void {
   program
     .command("console <machine>")
     .description("Attach this terminal to a machine's console. Ctrl-] leaves it, the machine runs on.")
     .option("--log", "print what is kept of the machine's output, and end")
+    .option("--pty", "give the console a pseudoterminal of this host for other programs, and print its path")
     .addHelpText(
       "after",
       [
@@ -300,12 +326,14 @@ export function addConsoleCommand(program: Command, context: CommandContext, str
         "  domlab console web",
         "  domlab console web --log | less -R",
         '  echo "uptime" | domlab console web',
+        "  domlab console web --pty     # prints /dev/pts/7, say; then elsewhere: screen /dev/pts/7",
       ].join("\n"),
     )
-    .action((machine: string, raw: { readonly log?: boolean }) =>
+    .action((machine: string, raw: { readonly log?: boolean; readonly pty?: boolean }) =>
       withLab(context, async (lab) => {
         const own = streams?.() ?? ownStreams();
         if (raw.log) await printLog(lab, machine, own.output);
+        else if (raw.pty) context.setStatus(await consoleToPty(context, lab, machine, own.errors));
         else context.setStatus(await attachConsole(lab, machine, { streams: own }));
       }),
     );
