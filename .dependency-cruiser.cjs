@@ -61,6 +61,13 @@ module.exports = {
       to: { path: "^(test|preload|renderer)/" },
     },
     {
+      name: "renderer-sees-types-only",
+      comment: "The renderer runs in a browser: of main/ it knows the shapes of calls, and of the engine nothing.",
+      severity: "error",
+      from: { path: "^renderer/" },
+      to: { path: "^(engine|main|preload|test)/", dependencyTypesNot: ["type-only"] },
+    },
+    {
       name: "electron-only-in-its-shell",
       comment: "Everything but the Electron entry and the preload bridge runs on plain Node.",
       severity: "error",
@@ -83,10 +90,14 @@ module.exports = {
     },
     {
       name: "product-code-without-dev-dependencies",
-      comment: "What runs in a user's hands must be in dependencies.",
+      comment: "What runs in a user's hands must be in dependencies; electron is what it runs in.",
       severity: "error",
       from: { path: "^(engine|main)/", pathNot: "^engine/cpu/(build\\.mjs$|generate/)|^main/bootstrap\\.mjs$" },
-      to: { dependencyTypes: ["npm-dev"], dependencyTypesNot: ["type-only"], pathNot: "node_modules/@types/" },
+      to: {
+        dependencyTypes: ["npm-dev"],
+        dependencyTypesNot: ["type-only"],
+        pathNot: "node_modules/(@types|electron)/",
+      },
     },
   ],
   options: {

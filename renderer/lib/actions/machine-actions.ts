@@ -1,0 +1,169 @@
+/** What can be done to a machine, said once for list, details, menus, palette and keys. */
+import CirclePause from "@lucide/svelte/icons/circle-pause";
+import CirclePlay from "@lucide/svelte/icons/circle-play";
+import Copy from "@lucide/svelte/icons/copy";
+import Moon from "@lucide/svelte/icons/moon";
+import PencilLine from "@lucide/svelte/icons/pencil-line";
+import Play from "@lucide/svelte/icons/play";
+import Power from "@lucide/svelte/icons/power";
+import RotateCw from "@lucide/svelte/icons/rotate-cw";
+import Terminal from "@lucide/svelte/icons/terminal";
+import Trash2 from "@lucide/svelte/icons/trash";
+import Zap from "@lucide/svelte/icons/zap";
+import type { Component } from "svelte";
+import type { MachineState } from "../../../main/lab/machine-api.ts";
+import { call } from "../rpc/client.ts";
+import { dialogs } from "../state/dialogs.svelte.ts";
+import { type MachineSummary, newOperation } from "../state/lab.svelte.ts";
+import { attempt, notices } from "../state/notices.svelte.ts";
+import { openConsole } from "../state/open-consoles.ts";
+
+export interface MachineAction {
+  readonly id: string;
+  readonly label: string;
+  readonly icon: Component<{ size?: number | string }>;
+  readonly danger?: boolean;
+  /** Whether it can be done in that state. */
+  readonly possible: (machine: MachineSummary) => boolean;
+  /** Can be done to several at a time. */
+  readonly bulk: boolean;
+  run(machine: MachineSummary): Promise<void> | void;
+}
+
+const inStates =
+  (...states: MachineState[]) =>
+  ({ state }: MachineSummary) =>
+    states.includes(state);
+
+export async function startMachine({ name }: MachineSummary): Promise<void> {
+  await attempt(() => call("machineStart", { machine: name, operation: newOperation() }));
+}
+
+async function shutdownMachine(machine: MachineSummary): Promise<void> {
+  const { name } = machine;
+  const done = await attempt(() => call("machineShutdown", { machine: name, timeoutSeconds: 90 }));
+  if (done !== undefined && !["stopped", "stopping"].includes(done.state)) {
+    notices.info(`${name} has not powered off yet.`, { label: "Force off", run: () => void destroyMachine(machine) });
+  }
+}
+
+async function destroyMachine({ name }: MachineSummary): Promise<void> {
+  await attempt(() => call("machineDestroy", { machine: name }));
+}
+
+/** Deletes, and offers to take it back: the lab keeps a deleted machine for seven days. */
+export async function deleteMachine({ id, name }: MachineSummary): Promise<void> {
+  const deleted = await attempt(() => call("machineDelete", { machine: id }));
+  if (deleted === undefined) return;
+  notices.success(`${name} was deleted. It can be taken back for seven days.`, {
+    label: "Undo",
+    run: () => void attempt(() => call("machineUndelete", { machine: id })),
+  });
+}
+
+export const machineActions: readonly MachineAction[] = [
+  {
+    id: "start",
+    label: "Start",
+    icon: Play,
+    possible: (machine) => inStates("stopped", "suspended", "crashed")(machine) && machine.unavailable === undefined,
+    bulk: true,
+    run: startMachine,
+  },
+  {
+    id: "console",
+    label: "Open console",
+    icon: Terminal,
+    possible: () => true,
+    bulk: true,
+    run: ({ id }) => openConsole(id),
+  },
+  {
+    id: "shutdown",
+    label: "Shut down",
+    icon: Power,
+    possible: inStates("running"),
+    bulk: true,
+    run: shutdownMachine,
+  },
+  {
+    id: "reboot",
+    label: "Reboot",
+    icon: RotateCw,
+    possible: inStates("running"),
+    bulk: true,
+    run: async ({ name }) => {
+      await attempt(() => call("machineReboot", { machine: name }));
+    },
+  },
+  {
+    id: "pause",
+    label: "Pause",
+    icon: CirclePause,
+    possible: inStates("running"),
+    bulk: true,
+    run: async ({ name }) => {
+      await attempt(() => call("machinePause", { machine: name }));
+    },
+  },
+  {
+    id: "unpause",
+    label: "Go on",
+    icon: CirclePlay,
+    possible: inStates("paused"),
+    bulk: true,
+    run: async ({ name }) => {
+      await attempt(() => call("machineUnpause", { machine: name }));
+    },
+  },
+  {
+    id: "suspend",
+    label: "Suspend to disk",
+    icon: Moon,
+    possible: inStates("running", "paused"),
+    bulk: true,
+    run: async ({ name }) => {
+      await attempt(() => call("machineSuspend", { machine: name, operation: newOperation() }));
+    },
+  },
+  {
+    id: "force-off",
+    label: "Force off",
+    icon: Zap,
+    danger: true,
+    possible: inStates("running", "paused", "starting", "stopping", "crashed"),
+    bulk: true,
+    run: destroyMachine,
+  },
+  {
+    id: "rename",
+    label: "Rename…",
+    icon: PencilLine,
+    possible: () => true,
+    bulk: false,
+    run: (machine) => dialogs.show({ kind: "rename", machine }),
+  },
+  {
+    id: "clone",
+    label: "Clone…",
+    icon: Copy,
+    possible: inStates("stopped"),
+    bulk: false,
+    run: (machine) => dialogs.show({ kind: "clone", machine }),
+  },
+  {
+    id: "delete",
+    label: "Delete",
+    icon: Trash2,
+    danger: true,
+    possible: (machine) => inStates("stopped", "crashed", "suspended")(machine) && !machine.protected,
+    bulk: true,
+    run: deleteMachine,
+  },
+];
+
+export function machineAction(id: string): MachineAction {
+  const found = machineActions.find((action) => action.id === id);
+  if (found === undefined) throw new Error(`there is no action ${id}`);
+  return found;
+}
