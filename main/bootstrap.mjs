@@ -1,8 +1,8 @@
 /**
- * What the npm scripts call: `node main/bootstrap.mjs start|build|check|format|test|bench [arguments]`. Works in a clone
+ * What the npm scripts call: `node main/bootstrap.mjs start|build|check|format|test|bench|package [arguments]`. Works in a clone
  * without node_modules; plain Node without dependencies.
  */
-import { spawnSync } from "node:child_process";
+import { spawn, spawnSync } from "node:child_process";
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import os from "node:os";
 import path from "node:path";
@@ -20,26 +20,55 @@ function node(args, environment = {}) {
   return done.status ?? 1;
 }
 
+/** Runs a Node program of node_modules to its end. Resolves with its exit status and all that it has printed. */
+function nodeOutput(args) {
+  const environment = process.stdout.isTTY ? { FORCE_COLOR: "1", ...process.env } : process.env;
+  const child = spawn(process.execPath, args, { cwd: root, stdio: ["ignore", "pipe", "pipe"], env: environment });
+  let output = "";
+  for (const stream of [child.stdout, child.stderr]) {
+    stream.setEncoding("utf8").on("data", (text) => {
+      output += text;
+    });
+  }
+  return new Promise((resolve) => {
+    child.once("error", (error) => resolve({ status: 1, output: `${error.message}\n` }));
+    child.once("close", (status) => resolve({ status: status ?? 1, output }));
+  });
+}
+
 /** The steps of `npm run check`: name and the command's arguments. */
 const checks = [
   ["format and lint", [bin("@biomejs", "biome", "bin", "biome"), "check", "--error-on-warnings", "."]],
   ["types", [bin("typescript", "bin", "tsc"), "-p", "tsconfig.json"]],
   [
+    "types of the interface",
+    [
+      bin("svelte-check", "bin", "svelte-check"),
+      "--tsconfig",
+      path.join("renderer", "tsconfig.json"),
+      "--output",
+      "human",
+    ],
+  ],
+  [
     "layer walls",
     [bin("dependency-cruiser", "bin", "dependency-cruise.mjs"), "--config", ".dependency-cruiser.cjs"].concat(
-      ["engine", "main", "test"].filter((folder) => existsSync(path.join(root, folder))),
+      ["engine", "main", "preload", "renderer", "test"].filter((folder) => existsSync(path.join(root, folder))),
     ),
   ],
 ];
 
-/** Runs every check, so that one run shows all that is wrong; returns the names of those that failed. */
-function check() {
-  return checks
-    .filter(([name, args]) => {
-      process.stdout.write(`\n--- ${name}\n`);
-      return node(args) !== 0;
-    })
-    .map(([name]) => name);
+/** Runs every check, so that one run shows all that is wrong; resolves with the names of those that failed. */
+async function check() {
+  const failed = [];
+  // At the same time, as each keeps one core busy; told in order.
+  const running = checks.map(([name, args]) => ({ name, done: nodeOutput(args) }));
+  for (const { name, done } of running) {
+    const { status, output } = await done;
+    process.stdout.write(`\n--- ${name}\n${output}`);
+    if (status !== 0) failed.push(name);
+  }
+  return failed;
 }
 
 /** Commands that tests call, with the Debian package of each. Without them their tests are skipped and say so. */
@@ -48,6 +77,7 @@ const testTools = [
   ["nbdkit", "nbdkit"],
   ["qemu-nbd", "qemu-utils"],
   ["mke2fs", "e2fsprogs"],
+  ["mmdebstrap", "mmdebstrap"],
   ["tcpdump", "tcpdump"],
   ["tshark", "tshark"],
   ["passt", "passt"],
@@ -78,6 +108,20 @@ function installTestTools() {
   }
 }
 
+/**
+ * Starts putting the guest images into the cache, unless only tests that boot none are asked for. Returns the function that
+ * ends it.
+ */
+function startImages(args) {
+  if (args.length > 0 && !args.some((arg) => /guest|cli|e2e/.test(arg))) return () => {};
+  const child = spawn(process.execPath, [path.join(root, "dist", "test", "guest-images.js")], {
+    stdio: ["ignore", "ignore", "inherit"],
+  });
+  // Whoever needs an image makes it, should this not have worked.
+  child.on("error", () => {});
+  return () => child.kill("SIGTERM");
+}
+
 /** Totals of vitest's JSON report. A file that could not even be loaded has no tests and counts as one failure. */
 function totals(report) {
   const broken = report.testResults.filter((file) => file.status === "failed" && file.assertionResults.length === 0);
@@ -88,9 +132,10 @@ function totals(report) {
  * Checks, then all tests; the last line is the sum. Arguments go to vitest (a file name selects tests). A failed check
  * counts as a failed test.
  */
-function test(args) {
+async function test(args) {
   installTestTools();
-  const failedChecks = check();
+  const endImages = startImages(args);
+  const failedChecks = await check();
   const folder = mkdtempSync(path.join(os.tmpdir(), "domlab-test-"));
   const file = path.join(folder, "report.json");
   try {
@@ -112,29 +157,40 @@ function test(args) {
     process.stdout.write(`${passed} passed, ${failed} failed\n`);
     return failed === 0 && passed > 0 ? 0 : 1;
   } finally {
+    endImages();
     rmSync(folder, { recursive: true, force: true });
   }
 }
 
 async function run(command, args) {
-  prepare();
+  await prepare();
   switch (command) {
     case "build":
       return 0;
     case "start":
-      process.argv.splice(2, process.argv.length, "run", ...args);
+      process.argv.splice(2, process.argv.length, "npm-start", ...args);
       await import("../dist/main/cli.js");
       return undefined;
     case "check":
-      return check().length === 0 ? 0 : 1;
+      return (await check()).length === 0 ? 0 : 1;
     case "format":
       return node([bin("@biomejs", "biome", "bin", "biome"), "check", "--write", "."]);
     case "test":
       return test(args);
+    case "package":
+      // Arguments go to electron-builder: --dir for the app's folder alone, --linux, --mac, --win, --x64, --arm64.
+      return node([
+        bin("electron-builder", "cli.js"),
+        "--config",
+        "electron-builder.yml",
+        "--publish",
+        "never",
+        ...args,
+      ]);
     case "bench":
       return node([path.join(root, "dist", "test", "bench", "bench.js"), ...args]);
     default:
-      throw new PrepareError(`unknown command ${command}; one of start, build, check, format, test, bench`);
+      throw new PrepareError(`unknown command ${command}; one of start, build, check, format, test, bench, package`);
   }
 }
 

@@ -3,7 +3,7 @@
 import { PrepareError, prepare } from "./prepare.mjs";
 
 try {
-  prepare();
+  await prepare();
 } catch (error) {
   if (!(error instanceof PrepareError)) throw error;
   process.stderr.write(`domlab: ${error.message}\n`);

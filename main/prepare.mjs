@@ -3,8 +3,9 @@
  * dependencies, because it runs before there are any. Everything it prints goes to stderr: stdout belongs to the program
  * that is started afterwards.
  */
-import { spawnSync } from "node:child_process";
+import { spawn } from "node:child_process";
 import { createHash } from "node:crypto";
+import { once } from "node:events";
 import {
   existsSync,
   lstatSync,
@@ -31,10 +32,12 @@ function say(text) {
 }
 
 /** Runs a program with its output on stderr; throws PrepareError with `cause` when it fails. */
-function must(cause, command, args) {
-  const done = spawnSync(command, args, { cwd: root, stdio: ["ignore", 2, 2] });
-  if (done.error) throw new PrepareError(`${cause}: ${done.error.message}`);
-  if (done.status !== 0) throw new PrepareError(`${cause} (exit status ${done.status ?? done.signal}); see above`);
+async function must(cause, command, args) {
+  const child = spawn(command, args, { cwd: root, stdio: ["ignore", 2, 2] });
+  const [status, signal] = await once(child, "exit").catch((error) => {
+    throw new PrepareError(`${cause}: ${error.message}`);
+  });
+  if (status !== 0) throw new PrepareError(`${cause} (exit status ${status ?? signal}); see above`);
 }
 
 /** The oldest Node that has what the program uses: package.json's engines field. */
@@ -60,10 +63,10 @@ function modulesAreCurrent() {
   });
 }
 
-function installModules() {
+async function installModules() {
   if (modulesAreCurrent()) return;
   say("installing libraries (npm ci)");
-  must("npm could not install the libraries", "npm", ["ci", "--no-audit", "--no-fund", "--loglevel=error"]);
+  await must("npm could not install the libraries", "npm", ["ci", "--no-audit", "--no-fund", "--loglevel=error"]);
 }
 
 /**
@@ -110,25 +113,28 @@ function hashOf(names, accept) {
  * Runs `step` unless its `product` (in dist/) stands and the stamp beside it says that it came from the same inputs. The
  * stamp is written only after success.
  */
-function unlessCurrent(product, hash, step) {
+async function unlessCurrent(product, hash, step) {
   const stamp = inRoot("dist", `${product}.stamp`);
   if (existsSync(inRoot("dist", product)) && existsSync(stamp) && readFileSync(stamp, "utf8") === hash) return;
-  step();
+  await step();
   mkdirSync(path.dirname(stamp), { recursive: true });
   writeFileSync(stamp, hash);
 }
 
-function buildScripts() {
-  const inputs = ["engine", "main", "test", "tsconfig.json", "tsconfig.build.json", "package-lock.json"];
-  const isSource = (file) => file.endsWith(".ts") && !file.endsWith(".test.ts");
-  unlessCurrent("main/cli.js", hashOf(inputs, isSource), () => {
+/** Whether the build of the CPU core made this file. */
+const isGenerated = (file) => file.includes(`${path.sep}generated${path.sep}`);
+
+async function buildScripts() {
+  const inputs = ["engine", "main", "preload", "test", "tsconfig.json", "tsconfig.build.json", "package-lock.json"];
+  const isSource = (file) => /\.c?ts$/.test(file) && !file.endsWith(".test.ts") && !isGenerated(file);
+  await unlessCurrent("main/cli.js", hashOf(inputs, isSource), () => {
     say("compiling TypeScript");
     const tsc = inRoot("node_modules", "typescript", "bin", "tsc");
-    must("TypeScript does not compile", process.execPath, [tsc, "-p", "tsconfig.build.json"]);
+    return must("TypeScript does not compile", process.execPath, [tsc, "-p", "tsconfig.build.json"]);
   });
 }
 
-function buildCore() {
+async function buildCore() {
   const recipe = inRoot("engine", "cpu", "build.mjs");
   if (!existsSync(recipe)) throw new PrepareError("engine/cpu/build.mjs is missing; the clone is incomplete");
   const inputs = [
@@ -138,21 +144,32 @@ function buildCore() {
     "engine/cpu/build.mjs",
     "package-lock.json",
   ];
-  unlessCurrent(
-    "engine/cpu/core.wasm",
-    hashOf(inputs, (file) => !file.includes(`${path.sep}generated${path.sep}`)),
-    () => {
-      say("compiling the CPU core to WebAssembly");
-      must("the CPU core does not compile", process.execPath, [recipe]);
-    },
-  );
+  const isInput = (file) => !isGenerated(file);
+  await unlessCurrent("engine/cpu/core.wasm", hashOf(inputs, isInput), () => {
+    say("compiling the CPU core to WebAssembly");
+    return must("the CPU core does not compile", process.execPath, [recipe]);
+  });
 }
 
-/** Installs libraries and builds what is out of date. Throws PrepareError. */
-export function prepare() {
+/** The interface of the desktop app. */
+async function buildRenderer() {
+  const config = inRoot("renderer", "vite.config.ts");
+  if (!existsSync(config)) throw new PrepareError("renderer/vite.config.ts is missing; the clone is incomplete");
+  const hash = hashOf(["renderer", "package-lock.json"], () => true);
+  await unlessCurrent("renderer/index.html", hash, () => {
+    say("building the interface");
+    const vite = inRoot("node_modules", "vite", "bin", "vite.js");
+    return must("the interface does not build", process.execPath, [vite, "build", "-c", config, "--logLevel=warn"]);
+  });
+}
+
+/** Installs libraries and builds what is out of date. Rejects with PrepareError. */
+export async function prepare() {
   checkNode();
-  installModules();
+  await installModules();
   linkCommand();
-  buildScripts();
-  buildCore();
+  // All to their end, so that a failure of one does not leave the other running behind the message.
+  const built = await Promise.allSettled([buildScripts(), buildCore(), buildRenderer()]);
+  const failed = built.find(({ status }) => status === "rejected");
+  if (failed !== undefined) throw failed.reason;
 }

@@ -22,7 +22,7 @@ const MOST_RUNNING = 2;
 /** Blocks of a new disk, and how many it may have after resizing. */
 const NEW_BLOCKS = { low: 8, high: 40 } as const;
 const MOST_BLOCKS = 64;
-export const GUEST_MIB = 16;
+export const GUEST_MIB = 64;
 
 export interface Operation {
   readonly what: string;

@@ -165,6 +165,20 @@ it("keeps machines through snapshots, clones, and its own end", async () => {
   const ping = `ping -c 1 -W 5 ${address(2)} >/dev/null && echo answered`;
   expect(await web.output(ping)).toBe("answered");
 
+  // The terminal that shows the console is made larger, and the guest's line with it.
+  const sizes: string[] = [];
+  for (const [columns, rows] of [
+    [93, 31],
+    [142, 57],
+  ] as const) {
+    await lab.call("consoleResize", { machine: "web", columns, rows });
+    await web.output(
+      `n=0; until [ "$(stty size)" = "${rows} ${columns}" ] || [ $n = 50 ]; do sleep 0.1; n=$((n+1)); done`,
+    );
+    sizes.push(await web.output("stty size"));
+  }
+  expect(sizes).toEqual(["31 93", "57 142"]);
+
   // A running machine: broken, and restored to what it was.
   await web.write("good");
   const live = await lab.call("snapshotTake", { machine: "web", name: "live" });
@@ -179,6 +193,9 @@ it("keeps machines through snapshots, clones, and its own end", async () => {
   expect(back).toMatchObject({ state: "running", notes: [expect.stringMatching(/web was destroyed/)] });
   expect(await web.read()).toEqual(both("good"));
   expect(await web.output(ping)).toBe("answered");
+  await lab.call("consoleResize", { machine: "web", columns: 81, rows: 25 });
+  await web.output(`n=0; until [ "$(stty size)" = "25 81" ] || [ $n = 50 ]; do sleep 0.1; n=$((n+1)); done`);
+  expect(await web.output("stty size")).toBe("25 81");
 
   // A second machine from the same moment, which goes its own way.
   const clone = { machine: "web", snapshot: "live", name: "web-2", linked: true };
@@ -187,6 +204,19 @@ it("keeps machines through snapshots, clones, and its own end", async () => {
   await lab.call("switchCreate", ownSwitch);
   await lab.call("snapshotClone", { ...clone, bridge: "lab1" });
   expect(await stateOf("web-2")).toBe("suspended");
+  // A whole copy too, while the original runs and writes: nobody writes what the snapshot has frozen.
+  await web.write("running on");
+  await lab.call("snapshotTake", { machine: "web", name: "disk", diskOnly: true });
+  for (const snapshot of ["live", "disk"]) {
+    const copy = { machine: "web", snapshot, name: `copy-of-${snapshot}`, linked: false, bridge: "lab1" };
+    expect(await lab.call("snapshotClone", copy)).toMatchObject({ name: copy.name });
+    const { disks } = await lab.call("machineShow", { machine: copy.name });
+    if (hasQemu) expect(wordOnDisk(disks[0]?.source ?? "")).toBe(snapshot === "live" ? "good" : "running on");
+    await lab.call("machineDelete", { machine: copy.name });
+    await lab.call("machinePurge", { machine: copy.name });
+  }
+  await lab.call("snapshotDelete", { machine: "web", snapshot: "disk" });
+  await web.write("good");
   expect(await lab.call("machineStart", { machine: "web-2" })).toMatchObject({ resumed: true });
   const twin = new Terminal("web-2");
   expect(await twin.read()).toEqual(both("good"));
