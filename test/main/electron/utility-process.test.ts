@@ -5,9 +5,11 @@ import os from "node:os";
 import path from "node:path";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it, vi } from "vitest";
 import { DomainChild } from "../../../engine/domain/child.ts";
+import { Host } from "../../../engine/domain/host.ts";
 import { type ChannelProcess, parentChannel } from "../../../engine/domain/parent-channel.ts";
 import { forkProcess, type ProcessStarter } from "../../../engine/domain/process-starter.ts";
 import { mannerOfDeath, startUtilityProcess } from "../../../main/electron/utility-process.ts";
+import { endlessSleep, jumpToNowhere, tinyKernel } from "../../cli/tiny-kernel.ts";
 import { KernelLab, RUNS } from "../../domain/kernel-lab.ts";
 import { called, reset } from "./stand-in.ts";
 
@@ -42,6 +44,33 @@ describe.runIf(RUNS)("a TypeScript domain in a utility process", () => {
     const unikernel = await lab.start("workbench", { name: "second" });
     await unikernel.handle.kill();
     expect((await unikernel.handle.exited).reason).toBe("killed");
+  });
+});
+
+describe.runIf(RUNS)("a guest in a utility process", () => {
+  const host = new Host({ startProcess: startUtilityProcess });
+  afterAll(() => host.close());
+
+  it("runs, and tells how it ended", async () => {
+    const guest = await host.startGuest({
+      name: "tiny",
+      memoryMiB: 64,
+      image: { kernel: { bytes: Uint8Array.from(tinyKernel(jumpToNowhere)) }, initrd: [], commandLine: "" },
+    });
+    expect(guest.pid).toBeGreaterThan(0);
+    expect(called("fork")).toHaveLength(1);
+    const exit = await guest.exited;
+    expect(exit).toMatchObject({ reason: "crash", registers: { rip: "0xe0000000" } });
+  });
+
+  it("is ended by its host", async () => {
+    const guest = await host.startGuest({
+      name: "asleep",
+      memoryMiB: 64,
+      image: { kernel: { bytes: Uint8Array.from(tinyKernel(endlessSleep)) }, initrd: [], commandLine: "" },
+    });
+    await guest.kill();
+    expect(await guest.exited).toEqual({ reason: "killed", requested: true, cause: "SIGKILL" });
   });
 });
 
