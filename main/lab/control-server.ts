@@ -60,7 +60,7 @@ function serveClient(functions: ControlFunctions, socket: Socket): void {
   const endings: (() => void)[] = [];
   let calls = 0;
   const session: ControlSession = {
-    send: (event) => void rpc.event.asEvent(event),
+    send: (event) => void rpc.event.asEvent(event)?.catch(() => {}),
     onEnd: (listener) => {
       if (socket.destroyed) listener();
       else endings.push(listener);

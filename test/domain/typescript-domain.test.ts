@@ -148,6 +148,14 @@ describe.runIf(RUNS)("the end of a TypeScript domain", () => {
     await expect(lab.start("workbench", { module, restart: true })).rejects.toThrow(/no\/such\/kernel/);
   });
 
+  it("is not started again when it dies before its kernel is there", async () => {
+    const module = `data:text/javascript,process.kill(process.pid, "SIGKILL")`;
+    const stillborn = lab.start("workbench", { name: "stillborn", module, restart: true });
+    await expect(stillborn).rejects.toThrow(/died while it started/);
+    // Nobody holds it: a restart would be of no use to anyone.
+    expect(lab.lines.filter((line) => line.includes("stillborn"))).toEqual([]);
+  });
+
   it("comes when the host wants it, whether the kernel listens or not", async () => {
     const polite = await lab.start("workbench");
     const { pid } = polite.handle;

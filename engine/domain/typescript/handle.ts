@@ -58,6 +58,8 @@ export class TypescriptHandle {
   /** When there was one, by what made it necessary. */
   private readonly restarts = { crash: [] as number[], killed: [] as number[] };
   private stopped = false;
+  /** Its kernel has once been up: what dies before was refused to whoever asked for it, and stays dead. */
+  private hasBeenUp = false;
   private finish: (end: TypescriptEnd) => void = () => {};
 
   private constructor(options: TypescriptHandleOptions) {
@@ -72,7 +74,13 @@ export class TypescriptHandle {
   static async start(options: TypescriptHandleOptions): Promise<TypescriptHandle> {
     const handle = new TypescriptHandle(options);
     handle.launched = handle.launch(false);
-    await handle.launched;
+    try {
+      await handle.launched;
+    } catch (error) {
+      // A process that refused its kernel lives on; nobody else knows of it.
+      await handle.kill();
+      throw error;
+    }
     return handle;
   }
 
@@ -101,6 +109,7 @@ export class TypescriptHandle {
       restarted,
       parameters: config.parameters ?? null,
     });
+    this.hasBeenUp = true;
   }
 
   private mayRestart(reason: "crash" | "killed"): boolean {
@@ -114,7 +123,7 @@ export class TypescriptHandle {
 
   private async ended(end: TypescriptEnd): Promise<void> {
     const { config, table, log, id } = this.options;
-    if (this.stopped || end.reason === "poweroff" || !config.restart) return this.finish(end);
+    if (this.stopped || end.reason === "poweroff" || !config.restart || !this.hasBeenUp) return this.finish(end);
     if (!this.mayRestart(end.reason)) {
       log(`${config.name} dies again and again (${end.cause}); it stays down`);
       return this.finish(end);
