@@ -9,7 +9,7 @@ import type { AppHost } from "../app/renderer-session.ts";
 import { BadInput } from "../failure.ts";
 import { readAppFile } from "./app-file.ts";
 import { AppServer } from "./app-server.ts";
-import { hasDisplay, openBrowser } from "./browser.ts";
+import { hasDisplay, showLink } from "./browser.ts";
 import { findApp, Instance, type InstancePlace } from "./instance.ts";
 import { listenSomewhere } from "./ports.ts";
 import { sessionKey } from "./session-cookies.ts";
@@ -59,7 +59,7 @@ async function announce(
     say("open the link in a browser, within ten minutes; another one is had with: domlab serve --link");
     say("Ctrl-C ends the interface; the lab and its machines go on (domlab lab quit ends those)");
   }
-  if (open && hasDisplay() && !(await openBrowser(facts.url)))
+  if (open && hasDisplay() && !(await showLink(facts.url, facts.home)))
     say("no browser could be opened; open the link yourself");
 }
 
