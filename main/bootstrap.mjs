@@ -1,6 +1,6 @@
 /**
- * What the npm scripts call: `node main/bootstrap.mjs start|build|check|format|test|bench|package [arguments]`. Works in a clone
- * without node_modules; plain Node without dependencies.
+ * What the npm scripts call: `node main/bootstrap.mjs <script> [arguments]`, where a script is start, build, check, format,
+ * test, bench, screenshots or package. Works in a clone without node_modules; plain Node without dependencies.
  */
 import { spawn, spawnSync } from "node:child_process";
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
@@ -71,7 +71,10 @@ async function check() {
   return failed;
 }
 
-/** Commands that tests call, with the Debian package of each. Without them their tests are skipped and say so. */
+/**
+ * Commands that tests call, with the Debian package of each; one of several will do. Without them their tests are skipped
+ * and say so.
+ */
 const testTools = [
   ["tmux", "tmux"],
   ["nbdkit", "nbdkit"],
@@ -81,6 +84,8 @@ const testTools = [
   ["tcpdump", "tcpdump"],
   ["tshark", "tshark"],
   ["passt", "passt"],
+  // As test/e2e/support/browser.ts looks for it.
+  ["chromium|chromium-browser|google-chrome-stable|google-chrome", "chromium"],
 ];
 
 function onPath(command) {
@@ -89,7 +94,10 @@ function onPath(command) {
 
 /** Installs the Debian packages that tests want, where that is possible: as root, with apt. Never fails. */
 function installTestTools() {
-  const missing = testTools.filter(([command]) => !onPath(command)).map(([, debian]) => debian);
+  const missing = testTools
+    .filter(([commands]) => !commands.split("|").some(onPath))
+    .map(([, debian]) => debian)
+    .filter((debian) => debian !== "chromium" || !process.env.CHROMIUM);
   if (missing.length === 0) return;
   if (process.getuid?.() !== 0 || !onPath("apt-get")) {
     process.stderr.write(`domlab: tests that need ${missing.join(", ")} will be skipped (no root or no apt)\n`);
@@ -189,8 +197,12 @@ async function run(command, args) {
       ]);
     case "bench":
       return node([path.join(root, "dist", "test", "bench", "bench.js"), ...args]);
+    case "screenshots":
+      return node([path.join(root, "dist", "test", "e2e", "screenshots.js"), ...args]);
     default:
-      throw new PrepareError(`unknown command ${command}; one of start, build, check, format, test, bench, package`);
+      throw new PrepareError(
+        `unknown command ${command}; one of start, build, check, format, test, bench, screenshots, package`,
+      );
   }
 }
 

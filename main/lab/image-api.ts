@@ -122,6 +122,8 @@ export const imageApi = {
   },
   /** Under another name when its own is taken. */
   imageUndelete: { parameters: z.strictObject({ deleted: z.string().max(256) }), result: libraryImage },
+  /** Removes a deleted image for good. */
+  imagePurge: { parameters: z.strictObject({ deleted: z.string().max(256) }), result: nothing },
   imageDeleted: {
     parameters: nothing,
     result: z.array(

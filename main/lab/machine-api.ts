@@ -121,6 +121,8 @@ const newDisk = z
     /** Name of an image of the library that it begins as: an overlay over it, or with `copy` a copy. */
     from: name.optional(),
     copy: z.boolean().optional(),
+    /** Where it is served; without it as the lab's settings say. */
+    placement: z.enum(["driver-domain", "hypervisor"]).optional(),
   })
   .refine(({ size, from }) => size !== undefined || from !== undefined, "a disk needs a size or an image");
 
@@ -165,6 +167,8 @@ const machineRows = {
       newDisks: z.array(newDisk).max(64).optional(),
       /** Size of the root disk of an image that has one; its own when absent. */
       rootSize: bytes.optional(),
+      /** Where that disk is served; without it as the lab's settings say. */
+      rootPlacement: z.enum(["driver-domain", "hypervisor"]).optional(),
       operation,
     }),
     result: created,

@@ -122,6 +122,8 @@ export const viewApi = {
     /** `full`: it has reached MOST_CAPTURE_BYTES and takes no more frames. */
     result: captured.extend({ offset: bytes, data: z.base64(), end: bytes, full: z.boolean() }),
   },
+  /** Ends it: its file is complete then, and stays to be read until captureClose(). */
+  captureEnd: { parameters: z.strictObject({ capture: z.int() }), result: captured },
   /** Ends it and removes the file. */
   captureClose: { parameters: z.strictObject({ capture: z.int() }), result: captured },
   /** What is wrong with a configuration, without making anything; for a machine that is there when one is named. */

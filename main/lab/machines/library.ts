@@ -47,9 +47,14 @@ function fileOf(folder: string, file: string): LibraryFile | undefined {
   return format === undefined || !LIBRARY_NAME.test(name) ? undefined : { name, path: join(folder, file), format };
 }
 
+/** What the user calls a file: uploads have something before their name (main/serve/uploads.ts). */
+export function nameOfFile(path: string): string {
+  return basename(path).replace(/^upload-[0-9a-f]{16}-(?=.)/, "");
+}
+
 /** A name for a file that was called so elsewhere. */
 function asName(file: string): string {
-  const stem = basename(file).replace(/\.(qcow2|img|raw|vhd|vpc|bin)$/i, "");
+  const stem = nameOfFile(file).replace(/\.(qcow2|img|raw|vhd|vpc|bin)$/i, "");
   const clean = stem.replace(/[^A-Za-z0-9._-]+/g, "-").replace(/^[^A-Za-z0-9]+|[-.]+$/g, "");
   return clean.slice(0, LONGEST - 8) || "image";
 }
@@ -286,16 +291,17 @@ export class ImageLibrary {
     return found.sort((a, b) => b.date.getTime() - a.date.getTime());
   }
 
+  /** @throws MachineError */
+  private async findDeleted(deleted: string): Promise<TrashFile> {
+    const found = (await this.listDeleted()).find((file) => file.deleted === deleted);
+    if (found !== undefined) return found;
+    const remedy = "it may have been purged; import it again";
+    throw new MachineError("failed", `there is no deleted image ${deleted}`, remedy);
+  }
+
   /** Brings a deleted image back, under another name when its own is taken. @throws MachineError */
   async undelete(deleted: string): Promise<LibraryImage> {
-    const found = (await this.listDeleted()).find((file) => file.deleted === deleted);
-    if (found === undefined) {
-      throw new MachineError(
-        "failed",
-        `there is no deleted image ${deleted}`,
-        "it may have been purged; import it again",
-      );
-    }
+    const found = await this.findDeleted(deleted);
     return await this.add(await this.freeName(found.name), found.format, async (_, target) => {
       await rename(found.path, target);
       return true;
@@ -307,6 +313,12 @@ export class ImageLibrary {
     const old = (await this.listDeleted()).filter(({ date }) => date.getTime() + days * 86_400_000 <= now);
     for (const { path } of old) await rm(path, { force: true });
     return old.length;
+  }
+
+  /** Removes a deleted image for good. @throws MachineError */
+  async purgeOne(deleted: string): Promise<void> {
+    await rm((await this.findDeleted(deleted)).path, { force: true });
+    await syncFolder(this.trash);
   }
 
   /** Whether a file is an image of the library, by its path. */

@@ -18,6 +18,8 @@ export interface NewDisk {
   /** Name of an image of the library whose content it begins with: as an overlay over it, or with `copy` on its own. */
   readonly from?: string | undefined;
   readonly copy?: boolean | undefined;
+  /** Where it is served; without it as the lab's settings say. */
+  readonly placement?: DiskConfig["placement"] | undefined;
 }
 
 /** Keeps what disks are made from. @returns how to end that */
@@ -99,7 +101,8 @@ export async function makeDisk(
   const { images, layers } = context;
   const path = layers.newPath(name, wish.vdev);
   const source = wish.format === "raw" ? path.replace(/\.qcow2$/, ".img") : path;
-  const disk = diskConfig.safeParse({ vdev: wish.vdev, source, format: wish.format });
+  const placement = wish.placement ?? context.store.data.settings.defaultPlacement;
+  const disk = diskConfig.safeParse({ vdev: wish.vdev, source, format: wish.format, placement });
   if (!disk.success) {
     const what = `"${wish.vdev}" names no disk`;
     throw new MachineError("failed", what, "use xvda, xvdb and so on");

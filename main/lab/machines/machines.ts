@@ -4,6 +4,7 @@ import { checkName, suggestName } from "../store/names.ts";
 import { suggestion } from "../store/nearest.ts";
 import {
   type DeepReadonly,
+  type DiskConfig,
   diskConfig,
   type MachineConfig,
   type MachineRecord,
@@ -32,6 +33,8 @@ export interface NewMachineWish {
   readonly newDisks?: readonly NewDisk[];
   /** Size of the root disk of an image that has one. */
   readonly rootSize?: number | undefined;
+  /** Where that disk is served; without it as the lab's settings say. */
+  readonly rootPlacement?: DiskConfig["placement"] | undefined;
 }
 
 /** Keys that a running guest takes no notice of, so that a change needs no restart. */
@@ -135,7 +138,7 @@ export class Machines {
     try {
       // One made from an image of the library takes the place of what the guest image would bring.
       const ownRoot = newDisks.some(({ vdev, from }) => vdev === ROOT_VDEV && from !== undefined);
-      if (!ownRoot) await this.addRoot(config, wish.rootSize, control, made);
+      if (!ownRoot) await this.addRoot(config, wish, control, made);
       for (const disk of newDisks) {
         control.step(`making ${disk.vdev}`);
         const added = await makeDisk(this.context, config.name, disk, control);
@@ -161,11 +164,11 @@ export class Machines {
   /** A root disk over the image's, unless the user brings one. */
   private async addRoot(
     config: MachineConfig,
-    size: number | undefined,
+    { rootSize: size, rootPlacement }: Pick<NewMachineWish, "rootSize" | "rootPlacement">,
     control: OperationControl,
     made: string[],
   ): Promise<void> {
-    const { boot, images, layers } = this.context;
+    const { boot, images, layers, store } = this.context;
     const own = config.disks.some((disk) => vdevOf(disk) === vdevOf({ vdev: ROOT_VDEV }));
     const root = own
       ? undefined
@@ -179,7 +182,8 @@ export class Machines {
     const path = layers.newPath(config.name, ROOT_VDEV);
     await images.overlay(path, root, size);
     made.push(path);
-    config.disks.unshift(diskConfig.parse({ vdev: ROOT_VDEV, source: path, format: "qcow2" }));
+    const placement = rootPlacement ?? store.data.settings.defaultPlacement;
+    config.disks.unshift(diskConfig.parse({ vdev: ROOT_VDEV, source: path, format: "qcow2", placement }));
   }
 
   // ---- changing ----------------------------------------------------------------------------------------------------

@@ -1,5 +1,5 @@
 /** Going back to a snapshot, and letting go of one. */
-import { access, constants } from "node:fs/promises";
+import { access, constants, realpath } from "node:fs/promises";
 import type { DeepReadonly, LabData, MachineConfig, MachineSnapshot } from "../store/schema.ts";
 import type { MachineContext } from "./context.ts";
 import { editable, makeLayers, type NewLayer, removeLayers, useLayers } from "./disk-layers.ts";
@@ -160,5 +160,7 @@ export async function deleteSnapshot(
   control.step("merging layers");
   const progress = (done: number, total: number) => control.step("merging layers", done, total);
   const { deferred, failures } = await context.layers.tidy({ signal: control.signal, progress });
-  return deferred.length + failures.length > 0;
+  // Layers of other machines may be waiting since long before.
+  const own = await Promise.all(snapshot.disks.map(({ image }) => realpath(image).catch(() => image)));
+  return failures.length > 0 || own.some((layer) => deferred.includes(layer));
 }

@@ -84,6 +84,11 @@ class OpenCapture {
     return { ...this.counts, offset, data, end, full: this.full };
   }
 
+  async end(): Promise<Counts> {
+    await this.stop();
+    return this.counts;
+  }
+
   close(): Promise<Counts> {
     this.closed ??= this.closeNow();
     return this.closed;
@@ -97,7 +102,7 @@ class OpenCapture {
   }
 }
 
-type CaptureRows = Extract<keyof AppFunctions, "captureOpen" | "captureRead" | "captureClose">;
+type CaptureRows = Extract<keyof AppFunctions, "captureOpen" | "captureRead" | "captureEnd" | "captureClose">;
 
 /** @param folder the lab's tmp/ @param most bytes of one capture */
 export function captureControl(
@@ -143,6 +148,7 @@ export function captureControl(
       }
     },
     captureRead: ({ capture, offset, bytes = PIECE }, session) => captureOf(session, capture).read(offset, bytes),
+    captureEnd: ({ capture }, session) => captureOf(session, capture).end(),
     captureClose: async ({ capture }, session) => {
       const found = captureOf(session, capture);
       sessions.get(session)?.delete(capture);

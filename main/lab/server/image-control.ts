@@ -11,7 +11,7 @@ import type { AppFunctions } from "../control-api.ts";
 import type { ImageCheckReport } from "../image-api.ts";
 import type { MachineContext } from "../machines/context.ts";
 import { MachineError } from "../machines/errors.ts";
-import type { LibraryFile, TrashFile } from "../machines/library.ts";
+import { type LibraryFile, nameOfFile, type TrashFile } from "../machines/library.ts";
 import type { Machines } from "../machines/machines.ts";
 import { type OperationControl, tellProgress } from "../machines/operations.ts";
 import { wantSpace } from "../machines/space.ts";
@@ -114,7 +114,7 @@ export function imageControl(
       return {};
     },
     imageImport: ({ path, name, move, format, operation }) =>
-      operations.run({ id: operation, what: `importing ${path}` }, (control) =>
+      operations.run({ id: operation, what: `importing ${nameOfFile(path)}` }, (control) =>
         library.import({ path, name, move, format }, control),
       ),
     imageCreate: ({ name, size, format }) => library.create(name, size, format),
@@ -149,7 +149,7 @@ export function imageControl(
     imageConvert: async ({ path, format, to, operation }) => {
       const image = await known(path);
       const owner = `conversion to ${to}`;
-      return await operations.run({ id: operation, what: `converting ${path}` }, async (control) => {
+      return await operations.run({ id: operation, what: `converting ${nameOfFile(path)}` }, async (control) => {
         try {
           await context.layers.claim(owner, [image]);
           return await library.convert(image, to, format, control);
@@ -163,7 +163,7 @@ export function imageControl(
       if (image.format === "raw") {
         throw new MachineError("unsupported", `${path} is a raw image, which has no tables`, "nothing needs checking");
       }
-      const what = `${repair === undefined ? "checking" : "repairing"} ${path}`;
+      const what = `${repair === undefined ? "checking" : "repairing"} ${nameOfFile(path)}`;
       const owner = `check of ${image.path}`;
       return await operations.run({ id: operation, what }, async (control) => {
         try {
@@ -183,6 +183,10 @@ export function imageControl(
       return { deleted, purgeAfter: purgeAfter(date) };
     },
     imageUndelete: ({ deleted }) => library.undelete(deleted),
+    imagePurge: async ({ deleted }) => {
+      await library.purgeOne(deleted);
+      return {};
+    },
     imageDeleted: async () => {
       const row = async (file: TrashFile) => {
         const facts = await context.images.facts(file).catch(() => undefined);

@@ -56,14 +56,14 @@ export function machineControl(context: MachineContext, machines: Machines): Pic
   return {
     machineList: ({ deleted = false }) => (deleted ? machines.deleted() : machines.all()).map(summaryOf),
     machineShow: ({ machine }) => detailsOf(context, find(machine)),
-    machineCreate: async ({ config, newDisks, rootSize, operation }) => {
+    machineCreate: async ({ config, newDisks, rootSize, rootPlacement, operation }) => {
       const isText = typeof config.text === "string" && typeof config.file === "string";
       const checked = isText
         ? parseMachineConfig(String(config.text), basename(String(config.file)))
         : checkConfig(config);
       const what = `making ${checked.name}`;
       const id = await operations.run({ id: operation, what }, (control) =>
-        machines.create({ config: checked, ...(newDisks && { newDisks }), rootSize }, control),
+        machines.create({ config: checked, ...(newDisks && { newDisks }), rootSize, rootPlacement }, control),
       );
       return { id, name: checked.name, notes: [] };
     },

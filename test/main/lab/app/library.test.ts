@@ -131,6 +131,25 @@ describe("the library", () => {
     await expect.poll(() => readdirSync(trash)).toEqual([]);
   });
 
+  it("removes a deleted image for good when it is asked to", async () => {
+    await lab.call("imageCreate", { name: "a", size: MIB, format: "qcow2" });
+    await lab.call("imageCreate", { name: "b", size: MIB, format: "qcow2" });
+    const { deleted } = await lab.call("imageDelete", { path: "a" });
+    const other = await lab.call("imageDelete", { path: "b" });
+    await lab.call("imagePurge", { deleted });
+    expect(await lab.call("imageDeleted", {})).toMatchObject([{ deleted: other.deleted }]);
+    expect(readdirSync(path.join(lab.home, "images", "trash"))).toEqual([other.deleted]);
+    await expect(lab.call("imagePurge", { deleted })).rejects.toThrow(/no deleted image/);
+    await expect(lab.call("imagePurge", { deleted: "../library/a.qcow2" })).rejects.toThrow(/no deleted image/);
+  });
+
+  it("calls an uploaded file as its user does", async () => {
+    const raw = rawImage("upload-0123456789abcdef-My-disk.img");
+    expect((await lab.call("imageImport", { path: raw, move: true })).name).toBe("My-disk");
+    const bare = rawImage("upload-0123456789abcdef-");
+    expect((await lab.call("imageImport", { path: bare, move: true })).name).toBe("upload-0123456789abcdef");
+  });
+
   it("describes, resizes, converts and checks", async () => {
     const { path: at } = await lab.call("imageCreate", { name: "a", size: MIB, format: "qcow2" });
     expect(await lab.call("imageResize", { path: at, size: 2 * MIB })).toEqual({ size: 2 * MIB });

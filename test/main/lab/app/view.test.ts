@@ -167,6 +167,9 @@ describe("a capture", () => {
       // No more than is kept.
       expect([Buffer.from(rest.data, "base64").toString(), rest.end]).toEqual(["456789", 10]);
       expect((await functions.captureRead({ capture, offset: 10 }, made)).data).toBe("");
+      expect(await functions.captureEnd({ capture }, made)).toEqual({ frames: 2, dropped: 1 });
+      expect(host.calls.filter(({ method }) => method === "captureStop")).toHaveLength(1);
+      expect((await functions.captureRead({ capture, offset: 4 }, made)).end).toBe(10);
       const other = session().made;
       await expect(async () => functions.captureRead({ capture, offset: 0 }, other)).rejects.toThrow(/no capture/);
       expect(await functions.captureClose({ capture }, made)).toEqual({ frames: 2, dropped: 1 });

@@ -169,6 +169,23 @@ describe("a machine", () => {
     expect(lab.host.resized).toMatchObject([{ vdev: 51744, bytes: 9 * MIB }]);
   });
 
+  it("has its disks served where the lab's settings or their maker say", async () => {
+    await lab.call("labSettings", { change: { defaultPlacement: "hypervisor" } });
+    const empty = { size: MIB, format: "qcow2" as const };
+    const newDisks = [
+      { ...empty, vdev: "xvda" },
+      { ...empty, vdev: "xvdb", placement: "driver-domain" as const },
+    ];
+    const { id } = await lab.call("machineCreate", { config: { name: "web" }, newDisks });
+    await lab.call("diskCreate", { machine: id, disk: { ...empty, vdev: "xvdc" } });
+    const { config } = await lab.call("machineShow", { machine: id });
+    expect(config.disks).toMatchObject([
+      { vdev: "xvda", placement: "hypervisor" },
+      { vdev: "xvdb", placement: "driver-domain" },
+      { vdev: "xvdc", placement: "hypervisor" },
+    ]);
+  });
+
   it("is not made when anything is wrong, and nothing is left", async () => {
     const { readdirSync } = await import("node:fs");
     await lab.create("web");
