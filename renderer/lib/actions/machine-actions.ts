@@ -1,7 +1,9 @@
 /** What can be done to a machine, said once for list, details, menus, palette and keys. */
+import Camera from "@lucide/svelte/icons/camera";
 import CirclePause from "@lucide/svelte/icons/circle-pause";
 import CirclePlay from "@lucide/svelte/icons/circle-play";
 import Copy from "@lucide/svelte/icons/copy";
+import FolderOpen from "@lucide/svelte/icons/folder-open";
 import Moon from "@lucide/svelte/icons/moon";
 import PencilLine from "@lucide/svelte/icons/pencil-line";
 import Play from "@lucide/svelte/icons/play";
@@ -17,12 +19,15 @@ import { dialogs } from "../state/dialogs.svelte.ts";
 import { type MachineSummary, newOperation } from "../state/lab.svelte.ts";
 import { attempt, notices } from "../state/notices.svelte.ts";
 import { openConsole } from "../state/open-consoles.ts";
+import { deleteMachines, forEachMachine } from "./bulk.ts";
 
 export interface MachineAction {
   readonly id: string;
   readonly label: string;
   readonly icon: Component<{ size?: number | string }>;
   readonly danger?: boolean;
+  /** Key that does it to the machine that is shown, as in commands. */
+  readonly keys?: string;
   /** Whether it can be done in that state. */
   readonly possible: (machine: MachineSummary) => boolean;
   /** Can be done to several at a time. */
@@ -49,16 +54,6 @@ async function shutdownMachine(machine: MachineSummary): Promise<void> {
 
 async function destroyMachine({ name }: MachineSummary): Promise<void> {
   await attempt(() => call("machineDestroy", { machine: name }));
-}
-
-/** Deletes, and offers to take it back: the lab keeps a deleted machine for seven days. */
-export async function deleteMachine({ id, name }: MachineSummary): Promise<void> {
-  const deleted = await attempt(() => call("machineDelete", { machine: id }));
-  if (deleted === undefined) return;
-  notices.success(`${name} was deleted. It can be taken back for seven days.`, {
-    label: "Undo",
-    run: () => void attempt(() => call("machineUndelete", { machine: id })),
-  });
 }
 
 export const machineActions: readonly MachineAction[] = [
@@ -127,6 +122,15 @@ export const machineActions: readonly MachineAction[] = [
     },
   },
   {
+    id: "snapshot",
+    label: "Snapshot…",
+    icon: Camera,
+    keys: "S",
+    possible: inStates("stopped", "running", "paused", "suspended", "crashed"),
+    bulk: false,
+    run: (machine) => dialogs.show({ kind: "snapshot", machine }),
+  },
+  {
     id: "force-off",
     label: "Force off",
     icon: Zap,
@@ -144,6 +148,14 @@ export const machineActions: readonly MachineAction[] = [
     run: (machine) => dialogs.show({ kind: "rename", machine }),
   },
   {
+    id: "group",
+    label: "Group…",
+    icon: FolderOpen,
+    possible: () => true,
+    bulk: true,
+    run: (machine) => dialogs.show({ kind: "group", machines: [machine] }),
+  },
+  {
     id: "clone",
     label: "Clone…",
     icon: Copy,
@@ -158,7 +170,7 @@ export const machineActions: readonly MachineAction[] = [
     danger: true,
     possible: (machine) => inStates("stopped", "crashed", "suspended")(machine) && !machine.protected,
     bulk: true,
-    run: deleteMachine,
+    run: (machine) => deleteMachines([machine]),
   },
 ];
 
@@ -166,4 +178,12 @@ export function machineAction(id: string): MachineAction {
   const found = machineActions.find((action) => action.id === id);
   if (found === undefined) throw new Error(`there is no action ${id}`);
   return found;
+}
+
+/** Does something to all machines that it is possible for, a few at a time. */
+export async function runOnAll(action: MachineAction, machines: readonly MachineSummary[]): Promise<void> {
+  const able = machines.filter(action.possible);
+  if (action.id === "delete") await deleteMachines(able);
+  else if (action.id === "group") dialogs.show({ kind: "group", machines: able });
+  else await forEachMachine(able, async (machine) => action.run(machine));
 }

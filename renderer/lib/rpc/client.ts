@@ -1,15 +1,12 @@
 /** Calls to the lab and to the app process, typed by their tables, over a connection that comes back by itself. */
 import { createBirpc } from "birpc";
-import type { z } from "zod";
-import type { AppEvent, appApi } from "../../../main/app/app-api.ts";
-import type { ControlAnswer, controlApi } from "../../../main/lab/control-api.ts";
+import type { AppEvent } from "../../../main/app/app-api.ts";
+import type { ControlAnswer } from "../../../main/lab/control-api.ts";
 import type { LabEvent } from "../../../main/lab/machine-api.ts";
+import type { Method, Parameters, Result } from "./api.ts";
 import { connectTransport, type Transport } from "./transport.ts";
 
-type Api = typeof controlApi & typeof appApi;
-export type Method = keyof Api;
-export type Parameters<M extends Method> = z.input<Api[M]["parameters"]>;
-export type Result<M extends Method> = z.output<Api[M]["result"]>;
+export type { Method, Parameters, Result };
 export type ServerEvent = LabEvent | AppEvent;
 
 /** A refusal: one line with cause and remedy, as the command line prints it. */

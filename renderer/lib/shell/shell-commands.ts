@@ -2,16 +2,31 @@
 import { machineActions } from "../actions/machine-actions.ts";
 import { type Command, commands } from "../state/commands.svelte.ts";
 import { dialogs } from "../state/dialogs.svelte.ts";
-import { lab } from "../state/lab.svelte.ts";
+import { lab, type MachineSummary } from "../state/lab.svelte.ts";
 import { preferences } from "../state/preferences.svelte.ts";
 import { router, type View, views } from "../state/router.svelte.ts";
 
 const places: Record<View, { readonly title: string; readonly key: string }> = {
   machines: { title: "Machines", key: "M" },
   consoles: { title: "Consoles", key: "C" },
+  images: { title: "Images", key: "I" },
+  snapshots: { title: "Snapshots", key: "S" },
+  networks: { title: "Networks", key: "W" },
+  xenstore: { title: "XenStore", key: "X" },
   logs: { title: "Logs", key: "L" },
   settings: { title: "Settings", key: "T" },
 };
+
+function ofMachine(machine: MachineSummary): Command[] {
+  return machineActions
+    .filter(({ possible }) => possible(machine))
+    .map((action) => ({
+      id: `${action.id}-${machine.id}`,
+      title: `${action.label.replace("…", "")} ${machine.name}${action.label.endsWith("…") ? "…" : ""}`,
+      section: "Machines",
+      run: () => void action.run(machine),
+    }));
+}
 
 function ofMachines(): Command[] {
   return lab.sorted.flatMap((machine) => [
@@ -21,18 +36,21 @@ function ofMachines(): Command[] {
       section: "Machines",
       run: () => router.go("machines", machine.id),
     },
-    ...machineActions
-      .filter(({ possible }) => possible(machine))
-      .map((action) => ({
-        id: `${action.id}-${machine.id}`,
-        title: `${action.label.replace("…", "")} ${machine.name}${action.label.endsWith("…") ? "…" : ""}`,
-        section: "Machines",
-        run: () => void action.run(machine),
-      })),
+    ...ofMachine(machine),
   ]);
 }
 
+/** What a window with one console can do: nothing that would leave its console. */
+function popoutCommands(): Command[] {
+  const machine = lab.machine(router.route.rest[0] ?? "");
+  return machine === undefined ? [] : ofMachine(machine).filter(({ id }) => id !== `console-${machine.id}`);
+}
+
 export function shellCommands(): Command[] {
+  return router.route.view === "popout" ? [...everywhere(), ...popoutCommands()] : [...everywhere(), ...inFull()];
+}
+
+function everywhere(): Command[] {
   return [
     {
       id: "palette",
@@ -61,6 +79,12 @@ export function shellCommands(): Command[] {
         commands.helpOpen = true;
       },
     },
+  ];
+}
+
+/** Where there is a sidebar and views to go to. */
+function inFull(): Command[] {
+  return [
     {
       id: "create",
       title: "New machine…",
@@ -68,6 +92,13 @@ export function shellCommands(): Command[] {
       keys: "N",
       words: "create add wizard",
       run: () => dialogs.show({ kind: "create" }),
+    },
+    {
+      id: "lab-snapshot",
+      title: "Snapshot of all machines…",
+      section: "Everywhere",
+      words: "whole lab save",
+      run: () => dialogs.show({ kind: "lab-snapshot" }),
     },
     {
       id: "sidebar",

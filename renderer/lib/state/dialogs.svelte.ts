@@ -4,7 +4,10 @@ import type { MachineSummary } from "../../../main/lab/machine-api.ts";
 export type OpenDialog =
   | { readonly kind: "create" /** Chosen beforehand. */; readonly image?: string }
   | { readonly kind: "rename"; readonly machine: MachineSummary }
-  | { readonly kind: "clone"; readonly machine: MachineSummary };
+  | { readonly kind: "group"; readonly machines: readonly MachineSummary[] }
+  | { readonly kind: "clone"; readonly machine: MachineSummary }
+  | { readonly kind: "snapshot"; readonly machine: MachineSummary }
+  | { readonly kind: "lab-snapshot" };
 
 class Dialogs {
   open = $state.raw<OpenDialog | undefined>();

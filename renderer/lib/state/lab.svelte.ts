@@ -10,12 +10,16 @@ export type { HostSample, MachineSample, MachineSummary, OperationRow };
 /** Samples of a machine that are kept for its sparklines: three minutes. */
 const HISTORY = 180;
 
+/** A sample with the time of its taking, milliseconds since 1970. */
+export type TimedSample = MachineSample & { readonly time: number };
+
 /** The history's columns as samples like those of the events. */
-function samplesOf(series: MetricsSeries): MachineSample[] {
-  return series.time.map((_, index) => {
+function samplesOf(series: MetricsSeries): TimedSample[] {
+  return series.time.map((time, index) => {
     const at = (column: readonly number[]) => column[index] ?? 0;
     return {
       id: series.id,
+      time,
       cpu: at(series.cpu),
       mips: at(series.mips),
       residentBytes: at(series.residentBytes),
@@ -37,12 +41,14 @@ class Lab {
   connection = $state<Connection>(client.connection);
   /** False: the app process is there and the lab behind it is not. */
   up = $state(true);
+  /** Down on purpose: it stays so until labStart(). */
+  ended = $state(false);
   /** Whether machines have been loaded once. */
   loaded = $state(false);
   readonly machines = new SvelteMap<string, MachineSummary>();
   readonly deleted = new SvelteMap<string, MachineSummary>();
   readonly operations = new SvelteMap<string, OperationRow>();
-  readonly history = new SvelteMap<string, readonly MachineSample[]>();
+  readonly history = new SvelteMap<string, readonly TimedSample[]>();
   host = $state.raw<HostSample | undefined>();
   info = $state.raw<Result<"labInfo"> | undefined>();
   app = $state.raw<Result<"appInfo"> | undefined>();
@@ -67,10 +73,11 @@ class Lab {
           break;
         case "metrics":
           this.host = event.host;
-          for (const sample of event.machines) this.addSample(sample);
+          for (const sample of event.machines) this.addSample({ ...sample, time: Date.parse(event.date) });
           break;
         case "lab":
           this.up = event.state === "up";
+          this.ended = event.ended ?? false;
           if (this.up) void this.load();
           else this.operations.clear();
           break;
@@ -86,7 +93,7 @@ class Lab {
     else (machine.state === "deleted" ? this.deleted : this.machines).set(id, machine);
   }
 
-  private addSample(sample: MachineSample): void {
+  private addSample(sample: TimedSample): void {
     this.history.set(sample.id, [...(this.history.get(sample.id) ?? []), sample].slice(-HISTORY));
   }
 
@@ -95,12 +102,14 @@ class Lab {
     try {
       this.app = await call("appInfo", {});
       await call("subscribe", { topics: ["machines", "operations", "metrics"] });
-      const [all, operations, info, history] = await Promise.all([
+      const [present, deleted, operations, info, history] = await Promise.all([
+        call("machineList", {}),
         call("machineList", { deleted: true }),
         call("operationList", {}),
         call("labInfo", {}),
         call("metricsHistory", {}),
       ]);
+      const all = [...present, ...deleted];
       const known = new Set(all.map(({ id }) => id));
       for (const id of [...this.machines.keys(), ...this.deleted.keys()]) {
         if (!known.has(id)) this.machineChanged(id, undefined);
@@ -119,6 +128,12 @@ class Lab {
     }
   }
 
+  /** Looks at a machine again: its files may have come back, which no event tells. @throws LabError */
+  async refresh(id: string): Promise<void> {
+    // More than a summary; what is more does no harm.
+    this.machineChanged(id, await call("machineShow", { machine: id }));
+  }
+
   async refreshInfo(): Promise<void> {
     this.info = await call("labInfo", {});
   }
@@ -128,13 +143,13 @@ class Lab {
     return this.machines.get(id);
   }
 
-  latest(id: string): MachineSample | undefined {
+  latest(id: string): TimedSample | undefined {
     return this.history.get(id)?.at(-1);
   }
 
-  /** The operation that works on a machine, if any. */
-  operationOf(name: string): OperationRow | undefined {
-    return [...this.operations.values()].find(({ machine }) => machine === name);
+  /** The operation that works on the machine of this id, if any. */
+  operationOf(id: string): OperationRow | undefined {
+    return [...this.operations.values()].find(({ machine }) => machine === id);
   }
 }
 

@@ -1,4 +1,5 @@
 /** What this browser remembers for its user: nothing that matters to the lab. */
+import { changedKeys, parsePreferences } from "./preference-changes.ts";
 
 const KEY = "domlab.preferences";
 
@@ -11,30 +12,53 @@ const defaults = {
   sidebar: "wide" as "wide" | "narrow",
   /** Machines by group. */
   grouped: false,
+  /** Groups that are folded up. */
+  folded: [] as string[],
+  /** Order of the list of machines (views/machines/list-order.ts). */
+  sortBy: "name",
+  sortDown: false,
 };
 type Preferences = typeof defaults;
 
-function stored(): Partial<Preferences> {
+/** What each window has for itself while it is open: other windows do not change it. */
+const OWN: readonly (keyof Preferences)[] = ["consoles"];
+
+function storedText(): string | null {
   try {
-    const found: unknown = JSON.parse(localStorage.getItem(KEY) ?? "{}");
-    return typeof found === "object" && found !== null ? found : {};
+    return localStorage.getItem(KEY);
   } catch {
-    return {};
+    return null;
   }
 }
 
-export const preferences = $state<Preferences>({ ...defaults, ...stored() });
+export const preferences = $state<Preferences>({ ...defaults, ...parsePreferences(storedText()) });
 
-/** Saves every change, and applies the theme; called once, within an effect root. */
+/** Saves every change, applies the theme, and follows other windows; called once, within an effect root. */
 export function keepPreferences(): void {
+  let known = $state.snapshot(preferences);
   $effect.root(() => {
     $effect(() => {
-      const text = JSON.stringify(preferences);
+      const now = $state.snapshot(preferences);
+      const changed = changedKeys(known, now);
+      known = now;
+      if (Object.keys(changed).length === 0) return;
       try {
-        localStorage.setItem(KEY, text);
+        // Another window may have changed something else meanwhile.
+        localStorage.setItem(KEY, JSON.stringify({ ...parsePreferences(storedText()), ...changed }));
       } catch {
         // Private windows may have no storage; the choice holds while the page is open.
       }
+    });
+    $effect(() => {
+      const follow = ({ key, newValue }: StorageEvent) => {
+        if (key !== KEY) return;
+        const theirs: Partial<Preferences> = { ...parsePreferences(newValue) };
+        for (const own of OWN) delete theirs[own];
+        Object.assign(preferences, theirs);
+        Object.assign(known, theirs);
+      };
+      window.addEventListener("storage", follow);
+      return () => window.removeEventListener("storage", follow);
     });
     $effect(() => {
       if (preferences.theme === "system") delete document.documentElement.dataset.theme;

@@ -1,6 +1,15 @@
 /** Where the user is: the fragment of the address, so that reload, back and forward work. */
 
-export const views = ["machines", "consoles", "logs", "settings"] as const;
+export const views = [
+  "machines",
+  "consoles",
+  "images",
+  "snapshots",
+  "networks",
+  "xenstore",
+  "logs",
+  "settings",
+] as const;
 export type View = (typeof views)[number];
 
 export interface Route {

@@ -73,6 +73,8 @@ export class ConsoleTerminal {
       cursorBlink: true,
       fontFamily: getComputedStyle(document.documentElement).getPropertyValue("--mono").trim() || "monospace",
       fontSize,
+      // What a guest prints wrongly is told by the million, and kept by the browser's own console.
+      logLevel: "off",
       minimumContrastRatio: 3,
       scrollback: SCROLLBACK,
       theme: consoleTheme(),

@@ -10,6 +10,25 @@ export function matches({ name, group, image, state }: MachineSummary, search: s
     .every((word) => text.includes(word));
 }
 
+/** A name in pieces: those that a word of the search is in, and the rest. */
+export function marked(name: string, search: string): { readonly text: string; readonly hit: boolean }[] {
+  const lower = name.toLowerCase();
+  const hits = new Array<boolean>(name.length).fill(false);
+  for (const word of search.toLowerCase().split(/\s+/)) {
+    for (let at = word === "" ? -1 : lower.indexOf(word); at >= 0; at = lower.indexOf(word, at + 1)) {
+      hits.fill(true, at, at + word.length);
+    }
+  }
+  const pieces: { text: string; hit: boolean }[] = [];
+  for (const [index, char] of [...name].entries()) {
+    const hit = hits[index] ?? false;
+    const last = pieces.at(-1);
+    if (last?.hit === hit) last.text += char;
+    else pieces.push({ text: char, hit });
+  }
+  return pieces;
+}
+
 export interface Group {
   readonly name: string;
   readonly machines: readonly MachineSummary[];

@@ -1,0 +1,12 @@
+import { describe, expect, it } from "vitest";
+import { uploadedPath } from "../../renderer/views/images/upload-answer.ts";
+
+describe("the answer to an upload", () => {
+  it("has the path, or the server's line, or says that there was none", () => {
+    expect(uploadedPath(200, '{"path":"/lab/tmp/upload-1-a.img","bytes":3}')).toBe("/lab/tmp/upload-1-a.img");
+    expect(() => uploadedPath(507, '{"line":"no room; free some space"}')).toThrow("no room; free some space");
+    expect(() => uploadedPath(502, "<html>")).toThrow("status 502");
+    expect(() => uploadedPath(200, '{"path":7}')).toThrow("status 200");
+    expect(() => uploadedPath(401, "null")).toThrow("status 401");
+  });
+});
