@@ -5,7 +5,7 @@ const LIGHT = ["abi", "builder", "images", "main", "network", "xenstore"].map((l
 
 /**
  * Projects, one after the other: `unit` and `light` run in parallel; `guest` boots real kernels, each of which keeps a core
- * busy, and `cli` drives the program as a user does: two files at a time of these.
+ * busy, and `cli` drives the program as a user does: two files at a time of these; `e2e` has a browser besides: one.
  */
 export default defineConfig({
   test: {
@@ -47,6 +47,18 @@ export default defineConfig({
           hookTimeout: 600_000,
           maxWorkers: 2,
           sequence: { groupOrder: 1 },
+        },
+      },
+      {
+        test: {
+          name: "e2e",
+          include: ["test/e2e/**/*.test.ts"],
+          testTimeout: 120_000,
+          // The first hook may download the guest image.
+          hookTimeout: 600_000,
+          // A browser and a guest keep both cores busy.
+          maxWorkers: 1,
+          sequence: { groupOrder: 2 },
         },
       },
     ],

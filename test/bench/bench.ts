@@ -1,6 +1,7 @@
-/** `npm run bench -- boot|cpu|block|net|snapshot [-n rounds] [--memory MiB]` or `-- crash [--rounds n]`: measures and prints one JSON object on standard output. */
+/** `npm run bench -- boot|cpu|block|net|snapshot|app [-n rounds] [--memory MiB]` or `-- crash [--rounds n]`: measures and prints one JSON object on standard output. */
 import os from "node:os";
 import { Command } from "commander";
+import { benchApp } from "./app.ts";
 import { benchBlock } from "./block.ts";
 import { benchBoot } from "./boot.ts";
 import { benchCpu } from "./cpu.ts";
@@ -34,6 +35,7 @@ add("cpu", "guest MIPS at boot and on three loads, and memory", "3", benchCpu);
 add("block", "block devices: TypeScript frontend, and Linux beside QEMU (virtio-blk)", "3", benchBlock);
 add("net", "network: TypeScript frontends on a switch, and Linux beside QEMU (virtio-net)", "3", benchNet);
 add("snapshot", "live snapshots of a guest with 100 MB in use, and restores", "5", benchSnapshot, "256");
+add("app", "the served interface in Chromium: start, input while a console is flooded, memory", "3", benchApp);
 
 bench
   .command("crash")
