@@ -1,7 +1,9 @@
 import { defineConfig } from "vitest/config";
 
 /** Layers whose tests leave nothing behind: their files share a process, so that modules are loaded once. */
-const LIGHT = ["abi", "builder", "images", "main", "network", "xenstore"].map((layer) => `test/${layer}/**/*.test.ts`);
+const LIGHT = ["abi", "builder", "images", "main", "network", "renderer", "xenstore"].map(
+  (layer) => `test/${layer}/**/*.test.ts`,
+);
 
 /**
  * Projects, one after the other: `unit` and `light` run in parallel; `guest` boots real kernels, each of which keeps a core
