@@ -242,6 +242,31 @@ const machineRows = {
     parameters: z.strictObject({ text: z.string().max(1 << 20), name: name.optional(), cwd: folder, operation }),
     result: created,
   },
+  /** Writes a machine that is off into one file, which machineImport reads, here or on another host. */
+  machineExport: {
+    parameters: z.strictObject({
+      machine: name,
+      /** Absolute. */
+      path: folder.min(1),
+      /** Replaces a file that is there. */
+      force: z.boolean().optional(),
+      operation,
+    }),
+    /** Notes tell what is not in it. */
+    result: z.object({ path: z.string(), bytes, notes: z.array(z.string()) }),
+  },
+  machineImport: {
+    parameters: z.strictObject({
+      /** Absolute. */
+      path: folder.min(1),
+      /** Refused when it is taken; without it the archive's, or a similar one that is free. */
+      name: name.optional(),
+      /** Removes the archive afterwards when it was uploaded: when it lies in the lab's tmp/. */
+      move: z.boolean().optional(),
+      operation,
+    }),
+    result: created,
+  },
   diskAttach: {
     /** A disk in xl's syntax; it stays with the machine. */
     parameters: z.strictObject({ machine: name, disk: z.string().max(8192), cwd: folder }),

@@ -1,10 +1,10 @@
 /** Commands that change, copy, remove and take back machines, and those that read and write their configurations. */
-import { readFile, writeFile } from "node:fs/promises";
-import { basename, resolve } from "node:path";
+import { readFile } from "node:fs/promises";
+import { resolve } from "node:path";
 import type { Command } from "commander";
-import { errnoOf } from "../../engine/builder/errors.ts";
 import { BadInput } from "../failure.ts";
 import { table } from "../table.ts";
+import { addArchiveCommands } from "./archive-commands.ts";
 import {
   type CommandContext,
   checkMachineName,
@@ -137,60 +137,8 @@ async function readConfig(file: string, cwd: string) {
   return parseMachineConfig(await readFile(resolve(cwd, file), "utf8"), file);
 }
 
-/** A new file; one that is there only with --force. */
-async function writeNew(file: string, text: string, force: boolean): Promise<void> {
-  try {
-    await writeFile(file, text, { flag: force ? "w" : "wx" });
-  } catch (error) {
-    if (errnoOf(error) !== "EEXIST") throw error;
-    throw new BadInput("bad-option", `${file} exists already`, "name another file, or say --force", error);
-  }
-}
-
 function addFileCommands(program: Command, context: CommandContext): void {
-  program
-    .command("import <file>")
-    .description("Make a machine from a configuration file of xl's.")
-    .option("--name <name>", "call it so, whatever the file says")
-    .option(...JSON_OPTION)
-    .action(async (file: string, raw: Raw) => {
-      const cwd = context.cwd();
-      if (raw.name !== undefined) checkMachineName(raw.name);
-      const text = await readFile(resolve(cwd, file), "utf8");
-      // Read here first: messages name the file, and a bad one starts no lab.
-      const { importXlConfig } = await import("../lab/xl-config/import.ts");
-      importXlConfig(text, { file: basename(file), cwd });
-      await withLab(context, async (lab) => {
-        const name = raw.name === undefined ? {} : { name: raw.name };
-        const call = (operation: string) => lab.call("configImport", { text, cwd, ...name, operation });
-        const { notes, ...made } = await longRun(context, lab, call);
-        tellAll(context, notes);
-        say(context, raw, made, `${made.name} is made; start it: domlab start ${made.name}\n`);
-      });
-    });
-  program
-    .command("export <machine> [file]")
-    .description("Write a machine as a configuration file of xl's, or with --json as one of domlab's.")
-    .option("--json", "the machine's configuration as JSON, for domlab create -f and domlab set -f")
-    .option("--force", "overwrite the file")
-    .action((machine: string, file: string | undefined, raw: Raw) =>
-      withLab(context, async (lab) => {
-        let text: string;
-        if (raw.json) {
-          const [{ formatMachineConfig }, { machineConfig }] = await Promise.all([
-            import("../lab/store/config-file.ts"),
-            import("../lab/store/machine-config.ts"),
-          ]);
-          text = formatMachineConfig(machineConfig.parse((await lab.call("machineShow", { machine })).config));
-        } else {
-          const exported = await lab.call("configExport", { machine });
-          tellAll(context, exported.notes);
-          text = exported.text;
-        }
-        if (file === undefined) context.print(text);
-        else await writeNew(resolve(context.cwd(), file), text, raw.force ?? false);
-      }),
-    );
+  addArchiveCommands(program, context);
   program
     .command("adopt [id]")
     .description(

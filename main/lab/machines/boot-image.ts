@@ -57,7 +57,7 @@ interface OpenedImage {
 type Archive = Uint8Array<ArrayBuffer>;
 
 /** The kernel argument by which systemd takes the machine's name as the host's; other inits leave it alone. */
-const hostArgument = (name: string): string => `systemd.hostname=${name.replace(/[^A-Za-z0-9-]+/g, "-")}`;
+export const hostArgument = (name: string): string => `systemd.hostname=${name.replace(/[^A-Za-z0-9-]+/g, "-")}`;
 
 /** The image whose root disk lies in a folder below the lab's images/. */
 async function keptImage(folder: string, chain: readonly string[]): Promise<GuestImage | undefined> {

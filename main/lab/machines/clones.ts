@@ -4,6 +4,7 @@ import { formatMac, randomMac } from "../../../engine/network/address.ts";
 import { checkName } from "../store/names.ts";
 import type { DeepReadonly, LabData, MachineConfig, MachineRecord } from "../store/schema.ts";
 import { newMachine } from "../store/store.ts";
+import { copyBootFiles, withHostName } from "./boot-folder.ts";
 import type { MachineContext } from "./context.ts";
 import {
   editable,
@@ -22,8 +23,7 @@ import { wantSpace } from "./space.ts";
 
 /** A configuration for another machine: new name and addresses, no ports of the host, which only one can have. */
 function cloneConfig(config: DeepReadonly<MachineConfig>, name: string): MachineConfig {
-  const clone = editable(config);
-  clone.name = name;
+  const clone = { ...editable(config), ...withHostName(config, name), name };
   clone.vifs = clone.vifs.map((vif) => ({ ...vif, mac: formatMac(randomMac()) }));
   clone.forwards = [];
   clone.autostart = false;
@@ -78,6 +78,7 @@ async function enterClone(
   const { name } = record.config;
   const owner = `clone ${record.id}`;
   const made: NewLayer[] = [];
+  let removeBootFiles = async () => {};
   try {
     await layers.claim(
       owner,
@@ -87,6 +88,7 @@ async function enterClone(
     useLayers(record.config.disks, made);
     const more = (await also?.layers()) ?? [];
     made.push(...more);
+    removeBootFiles = await copyBootFiles(store.paths, record);
     control.commit();
     await store.update((draft) => {
       checkName(name, draft);
@@ -96,6 +98,7 @@ async function enterClone(
     return record.id;
   } catch (error) {
     await removeLayers(made);
+    await removeBootFiles();
     throw error;
   } finally {
     layers.release(owner);

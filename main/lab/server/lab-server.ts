@@ -14,6 +14,7 @@ import { type ControlHost, hostControl, type KnownGuest } from "../host-control.
 import { type ServedLab, serveLab } from "../lab.ts";
 import { type BootImages, CatalogueImages } from "../machines/boot-image.ts";
 import type { MachineContext } from "../machines/context.ts";
+import { removeParts } from "../machines/export-archive.ts";
 import type { ImageTools } from "../machines/image-tools.ts";
 import { labImages } from "../machines/lab-images.ts";
 import { autostart, type EndOfMachines, endMachines, recoverMachines, tidyLab } from "../machines/lab-life.ts";
@@ -26,6 +27,7 @@ import { Operations } from "../machines/operations.ts";
 import { runtimeRoot } from "../runtime-folder.ts";
 import { LabStore } from "../store/store.ts";
 import { appControl } from "./app-control.ts";
+import { archiveControl } from "./archive-control.ts";
 import { consoleControl } from "./console-control.ts";
 import { EventHub } from "./events.ts";
 import { type GuestCatalogue, guestCatalogue } from "./image-control.ts";
@@ -168,6 +170,7 @@ export class LabServer {
     };
     const machines = new Machines(context);
     log.onLine((date, line) => hub.emit({ kind: "log", date, line }));
+    await removeParts(store.paths);
     const recovered = await recoverMachines(context, machines);
     for (const line of recovered) say(line);
     if (store.data.networks.length > 0) await networks.restore();
@@ -207,6 +210,7 @@ export class LabServer {
         ...ofHost,
         ...networks.keeping(ofHost, machines),
         ...machineControl(context, machines),
+        ...archiveControl(context, machines, options.version),
         ...consoleControl(machines),
         ...labControl(context, machines, hub, facts),
         ...app,

@@ -2,6 +2,7 @@
 import { basename } from "node:path";
 import type { MachineFunctions } from "../control-api.ts";
 import type { MachineState } from "../machine-api.ts";
+import { withHostName } from "../machines/boot-folder.ts";
 import { cloneMachine, cloneSnapshot } from "../machines/clones.ts";
 import type { MachineContext } from "../machines/context.ts";
 import { holdMachines } from "../machines/lab-snapshots.ts";
@@ -19,9 +20,9 @@ import { checkName } from "../store/names.ts";
 import { parseAddedDisk } from "../xl-config/devices.ts";
 import { imageRows } from "./image-rows.ts";
 
-type MachineRows = Extract<
-  keyof MachineFunctions,
-  `machine${string}` | `snapshot${string}` | `disk${string}` | "imageList"
+type MachineRows = Exclude<
+  Extract<keyof MachineFunctions, `machine${string}` | `snapshot${string}` | `disk${string}` | "imageList">,
+  "machineExport" | "machineImport"
 >;
 
 /** What a guest prints when it waits for a user, when its image does not say it better. */
@@ -76,7 +77,10 @@ export function machineControl(context: MachineContext, machines: Machines): Pic
     machineRename: async ({ machine, name }) => {
       const found = find(machine);
       checkName(name, store.data, found.id);
-      await machines.change(found, (before) => checkConfig({ ...before, name }));
+      // Under a guest that runs or is suspended only the name changes.
+      const off = () => found.state === "stopped" || found.state === "crashed";
+      const line = (before: Parameters<typeof withHostName>[0]) => (off() ? withHostName(before, name) : {});
+      await machines.change(found, (before) => checkConfig({ ...before, ...line(before), name }));
       return {};
     },
     machineClone: async ({ machine, name, linked, operation }) => {

@@ -334,7 +334,9 @@ export class LabStore {
       backingOf: options.backingOf,
       doubts,
     });
-    if (doubts.length === 0) for (const { id } of unknown.empty) await this.#removeFolder(id);
+    // A machine that is being made has a folder before it has a record.
+    const old = unknown.empty.filter(({ id }) => this.#pool.machines.includes(id));
+    if (doubts.length === 0) for (const { id } of old) await this.#removeFolder(id);
     for (const doubt of report.doubts) this.#log(`unused files are kept: ${doubt}`);
     return report;
   }

@@ -30,14 +30,16 @@ export interface References {
 
 /** Names in the folders that are swept. */
 export interface PoolListing {
+  readonly machines: readonly string[];
   readonly tmp: readonly string[];
   readonly disks: readonly string[];
   readonly memory: readonly string[];
 }
 
 export async function listPool(paths: LabPaths): Promise<PoolListing> {
-  const [tmp, disks, memory] = [await readdir(paths.tmp), await readdir(paths.disks), await readdir(paths.memory)];
-  return { tmp, disks, memory };
+  const names = (folder: string) => readdir(folder);
+  const [tmp, disks, memory] = [await names(paths.tmp), await names(paths.disks), await names(paths.memory)];
+  return { tmp, disks, memory, machines: await names(paths.machines) };
 }
 
 export interface SweepReport {

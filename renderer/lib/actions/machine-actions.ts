@@ -5,6 +5,7 @@ import CirclePlay from "@lucide/svelte/icons/circle-play";
 import Copy from "@lucide/svelte/icons/copy";
 import FolderOpen from "@lucide/svelte/icons/folder-open";
 import Moon from "@lucide/svelte/icons/moon";
+import PackageOpen from "@lucide/svelte/icons/package-open";
 import PencilLine from "@lucide/svelte/icons/pencil-line";
 import Play from "@lucide/svelte/icons/play";
 import Power from "@lucide/svelte/icons/power";
@@ -162,6 +163,14 @@ export const machineActions: readonly MachineAction[] = [
     possible: inStates("stopped"),
     bulk: false,
     run: (machine) => dialogs.show({ kind: "clone", machine }),
+  },
+  {
+    id: "export",
+    label: "Export…",
+    icon: PackageOpen,
+    possible: inStates("stopped", "crashed"),
+    bulk: false,
+    run: (machine) => dialogs.show({ kind: "export", machine }),
   },
   {
     id: "delete",

@@ -6,6 +6,7 @@ export type OpenDialog =
   | { readonly kind: "rename"; readonly machine: MachineSummary }
   | { readonly kind: "group"; readonly machines: readonly MachineSummary[] }
   | { readonly kind: "clone"; readonly machine: MachineSummary }
+  | { readonly kind: "export"; readonly machine: MachineSummary }
   | { readonly kind: "snapshot"; readonly machine: MachineSummary }
   | { readonly kind: "lab-snapshot" };
 
