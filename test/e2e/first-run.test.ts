@@ -71,7 +71,9 @@ describe.skipIf(missingBrowser)(`a first run${because}`, () => {
     const page = await app.open();
     await page.getByRole("button", { name: CREATE }).click();
     const guest = await new GuestConsole(page, "debian").open();
-    await guest.prompt(FIRST_BOOT_MS);
+    await guest.shows(/^debian login:$/m, FIRST_BOOT_MS);
+    await guest.type("root\n");
+    await guest.prompt();
     expect(await guest.run("uname -sm")).toEqual({ output: "Linux x86_64", status: 0 });
     await guest.region.getByText("running", { exact: true }).waitFor();
   });
