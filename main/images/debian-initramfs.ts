@@ -75,6 +75,22 @@ StandardOutput=null
 StandardError=null
 `;
 
+/**
+ * What systemd runs on the console in place of its own line: who has the console of a machine whose root has no password is
+ * root anyhow, so a shell comes at once. With a password it is asked for.
+ */
+const CONSOLE_LOGIN_CONF = `[Service]
+ExecStart=
+ExecStart=-/bin/sh /run/domlab/console-login
+`;
+
+const CONSOLE_LOGIN = `speeds=115200,57600,38400,9600
+case $(getent shadow root) in
+  root::*) exec agetty -o '-p -f -- \\u' --autologin root --keep-baud $speeds - "$TERM" ;;
+  *) exec agetty -o '-p -- \\u' --keep-baud $speeds - "$TERM" ;;
+esac
+`;
+
 const INIT = `#!/bin/busybox sh
 /bin/busybox mkdir -p /proc /sys /dev /run /root /sbin /usr/bin /usr/sbin
 /bin/busybox mount -t proc -o nosuid,nodev,noexec proc /proc
@@ -145,7 +161,9 @@ if [ -e /domlab/exec ]; then
   printf '[Manager]\\nShowStatus=no\\n' >/run/systemd/system.conf.d/domlab.conf
 else
   mkdir -p -m 0700 /run/domlab
-  mkdir -p $units/multi-user.target.wants
+  mkdir -p $units/multi-user.target.wants $units/serial-getty@hvc0.service.d
+  cp /lib/domlab/console-login /run/domlab
+  cp /lib/domlab/console-login.conf $units/serial-getty@hvc0.service.d
   cp /lib/domlab/console-size /run/domlab
   cp /lib/domlab/domlab-console-size.service $units
   ln -s ../domlab-console-size.service $units/multi-user.target.wants
@@ -175,6 +193,8 @@ export function writeDebianInitramfs(parts: ShellParts): Uint8Array {
     { kind: "file", path: "lib/domlab/domlab-exec.service", data: EXEC_UNIT },
     { kind: "file", path: "lib/domlab/run-command", data: RUN_COMMAND },
     { kind: "file", path: "lib/domlab/domlab-console-size.service", data: CONSOLE_SIZE_UNIT },
+    { kind: "file", path: "lib/domlab/console-login", data: CONSOLE_LOGIN },
+    { kind: "file", path: "lib/domlab/console-login.conf", data: CONSOLE_LOGIN_CONF },
     { kind: "file", path: "lib/domlab/console-size", data: CONSOLE_SIZE_SCRIPT },
     { kind: "file", path: `${modules}/modules.dep`, data: moduleDependencies(parts.modules, needs) },
     ...parts.modules.map(

@@ -71,9 +71,7 @@ describe.skipIf(missingBrowser)(`a first run${because}`, () => {
     const page = await app.open();
     await page.getByRole("button", { name: CREATE }).click();
     const guest = await new GuestConsole(page, "debian").open();
-    await guest.shows(/^debian login:$/m, FIRST_BOOT_MS);
-    await guest.type("root\n");
-    await guest.prompt();
+    await guest.shows(/^root@debian:~#$/m, FIRST_BOOT_MS);
     expect(await guest.run("uname -sm")).toEqual({ output: "Linux x86_64", status: 0 });
     await guest.region.getByText("running", { exact: true }).waitFor();
   });

@@ -121,17 +121,26 @@ describe.skipIf(reason !== undefined)(`the image debian${reason === undefined ? 
       vifs: [{ bridge: "lab0", ips: ["10.0.2.50"] }],
     });
     console = new Dialogue(guest);
-    await console.until(/alpha login: $/, 170_000);
+    await console.until(/root@alpha:~# /, 170_000);
   });
   afterAll(async () => {
     await host.close();
     rmSync(folder, { recursive: true, force: true });
   });
 
-  it("lets root in on the console without a password", async () => {
-    await console.type("root\n");
-    expect(await console.until(/root@alpha:~# /, 60_000)).not.toContain("Password");
+  it("has a shell of root's on the console", async () => {
     expect(await console.output("id -un; cat /proc/1/comm")).toMatch(/root\nsystemd\n$/);
+  });
+
+  it("asks for a password as soon as root has one", async () => {
+    await console.type("echo root:secret | chpasswd; exit\n");
+    await console.until(/alpha login: $/, 60_000);
+    await console.type("root\n");
+    await console.until(/Password: $/, 60_000);
+    await console.type("secret\n");
+    await console.until(/root@alpha:~# /, 60_000);
+    await console.type("passwd -d root; exit\n");
+    await console.until(/automatic login.*root@alpha:~# /s, 60_000);
   });
 
   it("is up with no unit failed", async () => {
