@@ -1,4 +1,6 @@
+import { availableParallelism } from "node:os";
 import { defineConfig } from "vitest/config";
+import { SuiteOrder } from "./test/order.ts";
 
 /** Layers whose tests leave nothing behind: their files share a process, so that modules are loaded once. */
 const LIGHT = ["abi", "builder", "images", "main", "network", "renderer", "xenstore"].map(
@@ -6,19 +8,21 @@ const LIGHT = ["abi", "builder", "images", "main", "network", "renderer", "xenst
 );
 
 /**
- * Projects, one after the other: `unit` and `light` run in parallel; `guest` boots real kernels, each of which keeps a core
- * busy, and `cli` drives the program as a user does: two files at a time of these; `e2e` has a browser besides: one.
+ * Projects, all in one queue: `unit` and `light` compute, `guest` boots real kernels, `cli` drives the program as a user does,
+ * and `e2e` the desktop app. Files that start processes spend a third of their time waiting for them, so there is one file more
+ * than there are cores.
  */
 export default defineConfig({
   test: {
+    maxWorkers: availableParallelism() + 1,
+    sequence: { sequencer: SuiteOrder },
     projects: [
       {
         test: {
           name: "unit",
           include: ["test/**/*.test.ts"],
           exclude: [...LIGHT, "test/guest/**", "test/cli/**", "test/crash/**", "test/e2e/**"],
-          testTimeout: 30_000,
-          sequence: { groupOrder: 0 },
+          testTimeout: 60_000,
         },
       },
       {
@@ -26,8 +30,7 @@ export default defineConfig({
           name: "light",
           include: LIGHT,
           isolate: false,
-          testTimeout: 30_000,
-          sequence: { groupOrder: 0 },
+          testTimeout: 60_000,
         },
       },
       {
@@ -36,8 +39,6 @@ export default defineConfig({
           include: ["test/cli/**/*.test.ts", "test/crash/**/*.test.ts"],
           testTimeout: 60_000,
           hookTimeout: 60_000,
-          maxWorkers: 2,
-          sequence: { groupOrder: 1 },
         },
       },
       {
@@ -47,20 +48,14 @@ export default defineConfig({
           testTimeout: 180_000,
           // The first hook may download the guest image.
           hookTimeout: 600_000,
-          maxWorkers: 2,
-          sequence: { groupOrder: 1 },
         },
       },
       {
         test: {
           name: "e2e",
           include: ["test/e2e/**/*.test.ts"],
-          testTimeout: 120_000,
-          // The first hook may download the guest image.
+          testTimeout: 180_000,
           hookTimeout: 600_000,
-          // A browser and a guest keep both cores busy.
-          maxWorkers: 1,
-          sequence: { groupOrder: 2 },
         },
       },
     ],
