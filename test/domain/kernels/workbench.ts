@@ -151,6 +151,8 @@ function interrupts(domain: TypescriptDomain) {
 function vcpus(domain: TypescriptDomain) {
   const { events } = domain;
   const started: IoVcpu[] = [];
+  /** Own ports of channels that ring() has bound, by the peer's. */
+  const bound = new Map<string, number>();
   return {
     /** Starts vCPUs, each with a port of its own for `peer`. @returns the ports */
     async counters({ peer, count }: { peer: number; count: number }): Promise<number[]> {
@@ -169,10 +171,11 @@ function vcpus(domain: TypescriptDomain) {
     refuse: () => started[0]?.call({ fail: "not today" }),
     /** Ends a vCPU's thread with an error, and so the domain. */
     breakVcpu: () => void started[0]?.call({ die: true }),
-    /** Sends so many events to each port of a peer. */
+    /** Sends so many events to each port of a peer; the first time it binds them. */
     async ring({ peer, ports, times }: { peer: number; ports: number[]; times: number }): Promise<void> {
-      const own = ports.map((port) => events.bindInterdomain(peer, port));
+      const own = ports.map((port) => bound.get(`${peer}:${port}`) ?? events.bindInterdomain(peer, port));
       if (own.some((port) => port < 0)) throw new Error(`cannot bind: ${own}`);
+      for (const [i, port] of ports.entries()) bound.set(`${peer}:${port}`, own[i] ?? -1);
       for (let n = 0; n < times; n++) {
         for (const port of own) events.notify(eventPort(port));
         await new Promise((resolve) => setImmediate(resolve));
