@@ -38,8 +38,9 @@ function runs(pid: number): boolean {
   }
   if (process.platform !== "linux") return true;
   try {
-    // One that nobody has waited for is over all the same.
-    return !/^State:\s+Z/m.test(readFileSync(`/proc/${pid}/status`, "utf8"));
+    // One that nobody has waited for is over all the same, but not before its last thread has let go of its files.
+    const isZombie = /^State:\s+Z/m.test(readFileSync(`/proc/${pid}/status`, "utf8"));
+    return !isZombie || readdirSync(`/proc/${pid}/task`).length > 1;
   } catch {
     return false;
   }
