@@ -2,6 +2,7 @@ import { readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import * as layout from "./assembly/layout.ts";
 import { BlockCompiler, type CompilerCore, type CompilerOptions } from "./jit/compiler.ts";
+import { loadOperations } from "./jit/operations.ts";
 import { type CpuState, readState, writeState } from "./state.ts";
 
 /** Why {@link Vcpu.run} returned. */
@@ -90,6 +91,11 @@ export interface VcpuOptions {
   readonly nanoseconds: () => number;
   /** What stands behind the frame that the physmap marks PHYSMAP_DEVICE; without it reads give ones. */
   readonly device?: DevicePage;
+  /**
+   * Brings in the contents of a guest frame whose physmap entry is marked PHYSMAP_LATER and takes the mark away. What it throws,
+   * run() throws.
+   */
+  readonly arrive?: (frame: number) => void;
   /** Compiles blocks that run often; without it all is interpreted. */
   readonly compiler?: Partial<CompilerOptions>;
 }
@@ -122,6 +128,11 @@ export function loadCore(): WebAssembly.Module {
   return new WebAssembly.Module(readFileSync(fileURLToPath(built)));
 }
 
+/** Reads what the compiler of blocks needs, so that createVcpu() takes less time later. @throws Error as loadCore() */
+export function prepareCompiler(): void {
+  loadOperations();
+}
+
 /** What the core throws to leave the frames of a faulting instruction. */
 const FAULT = Object.freeze({ cpuFault: true });
 
@@ -134,7 +145,7 @@ class WasmVcpu implements Vcpu {
   private readonly wide: BigUint64Array;
   private readonly compiler: BlockCompiler | undefined;
 
-  constructor({ memory, core, nanoseconds, device, compiler }: VcpuOptions) {
+  constructor({ memory, core, nanoseconds, device, arrive, compiler }: VcpuOptions) {
     this.memory = memory;
     this.words = new Uint32Array(memory.buffer, 0, layout.CPUID_TABLE / 4 + layout.CPUID_MAX * 8);
     this.wide = new BigUint64Array(memory.buffer, 0, layout.SCRATCH / 8);
@@ -146,7 +157,11 @@ class WasmVcpu implements Vcpu {
       device?.write(offset, size, value >>> 0);
       return 0;
     };
-    const host = { hostThrow, hostNanoseconds: nanoseconds, hostDevice };
+    const hostArrive = (frame: number): void => {
+      if (arrive === undefined) throw new Error(`guest frame ${frame} is on its way, and nobody brings it`);
+      arrive(frame);
+    };
+    const host = { hostThrow, hostNanoseconds: nanoseconds, hostDevice, hostArrive };
     const instance = new WebAssembly.Instance(core, { env: { memory }, host });
     this.core = instance.exports as unknown as Core;
     this.core.start();

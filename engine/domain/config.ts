@@ -27,9 +27,11 @@ export const domainStart = z.object({
   shared: z.object({ memory: z.string(), directory: z.string() }).optional(),
   /**
    * What a restored guest was (snapshot/guest-state.ts), which the host has checked. Its memory may still be on its way:
-   * restored() follows. It stands still until unpause().
+   * restored() follows when it may be looked at, loaded() when all is there. It stands still until unpause().
    */
   saved: z.unknown().optional(),
+  /** The snapshot file, from which it takes memory that it needs and that is not there yet (DemandLoaderOptions). */
+  pages: z.object({ path: z.string(), name: z.string() }).optional(),
   /** Its relay to XenStore. */
   ring: savedRingSchema.optional(),
 });
@@ -91,6 +93,8 @@ export interface DomainProcessFunctions {
   statistics(): DomainStatistics;
   stop(): void;
   restored(): Promise<void>;
+  /** All memory of a restored guest is there. */
+  loaded(): Promise<void>;
   /** Stops the guest's vCPU; fulfilled when it stands still. */
   pause(): Promise<void>;
   unpause(after: unknown): Promise<void>;

@@ -166,9 +166,23 @@ export class GuestProcess implements DomainHandle {
     return `the domain process died while it started${said === "" ? "" : `: ${said}`}`;
   }
 
-  /** The memory of a restored guest is in place; fulfilled when others can connect to it. @throws CallError when it ends first */
+  /**
+   * What others see of a restored guest's memory is in place; fulfilled when they can connect to it.
+   * @throws CallError when it ends first
+   */
   async restored(): Promise<void> {
     await this.inLife(this.child.rpc.restored());
+  }
+
+  /** All memory of a restored guest is there. */
+  async loaded(): Promise<void> {
+    await Promise.race([this.child.rpc.loaded().catch(() => undefined), this.child.gone]);
+  }
+
+  /** Ends the guest because it cannot go on; `cause` is one line. */
+  async fail(cause: string): Promise<void> {
+    this.exit ??= { reason: "crash", cause, registers: {}, consoleTail: [] };
+    await this.kill();
   }
 
   async pause(): Promise<void> {

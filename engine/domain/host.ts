@@ -17,6 +17,7 @@ import { DRIVER_RAM_MIB } from "./driver/ring-registry.ts";
 import { readStatistics, sumStatistics, type VbdStatistics } from "./driver/statistics.ts";
 import { compiledPath } from "./entry.ts";
 import { type DomainHandle, GuestProcess } from "./guest.ts";
+import { GuestLoad } from "./guest-load.ts";
 import { openGuest, reconnectDevices, restoredDevices, timeAfterRestore } from "./guest-restore.ts";
 import { type SnapshotOptions, type SnapshotRequest, type SnapshotResult, takeSnapshots } from "./guest-snapshots.ts";
 import { LabNetworkError, type VifConfig, type VifWish, vifSchema } from "./network-config.ts";
@@ -88,6 +89,8 @@ export class Host {
   private readonly guests = new Map<number, GuestProcess>();
   private readonly typescript = new Map<number, TypescriptHandle>();
   private readonly ending = new Set<Promise<void>>();
+  /** Restored guests whose memory is on its way still; fulfilled when it is there or the guest has ended. */
+  private readonly loading = new Map<number, { readonly load: GuestLoad; readonly done: Promise<void> }>();
   private readonly spare: SpareProcess;
   private readonly startProcess: ProcessStarter | undefined;
   private storage: Promise<TypescriptHandle> | undefined;
@@ -235,15 +238,14 @@ export class Host {
     const wanted = given.id ?? (this.table.isTaken(saved.domid) ? undefined : saved.domid);
     const memoryMiB = saved.memoryMiB;
     const { id, guest, shared, failed, ring } = this.admit({ ...config, memoryMiB }, wanted);
+    let load: GuestLoad | undefined;
     try {
       if (shared === undefined) throw new VbdError("this host cannot restore running machines", "start it anew");
-      const start = { config: { ...config, id, memoryMiB }, shared, saved: saved.state, ring: saved.ring };
-      const loading = saved.file.loadInto(this.table.descriptor(id), memoryMiB << 20);
-      // Both to their ends: the memory must not go while it is being filled.
-      for (const part of await Promise.allSettled([loading, guest.start(start)])) {
-        if (part.status === "rejected") throw part.reason;
-      }
-      await guest.restored();
+      load = new GuestLoad(saved, shared.memory);
+      const state = { saved: saved.state, ring: saved.ring, pages: load.pages };
+      await Promise.all([load.ready, guest.start({ config: { ...config, id, memoryMiB }, shared, ...state })]);
+      await load.during(guest.restored());
+      this.follow(guest, load);
       this.xenstore.restoreDomain(id, saved.store);
       for (const disk of disks) await this.attachTo(id, disk);
       for (const vif of vifs) await this.attachVifTo(id, vifSchema.parse(vif));
@@ -253,15 +255,26 @@ export class Host {
       await beforeRun?.();
       const after = timeAfterRestore(this.xenstore, id);
       await guest.unpause(after);
+      load.resumed();
       // The guest looks at the clock again when it comes back from a suspend, which here ends at once.
       if (after === "restore-suspend") this.suspendSoon(guest);
       return guest;
     } catch (error) {
-      await failed();
+      await Promise.all([failed(), load === undefined ? saved.file.close() : load.close()]);
       throw error;
-    } finally {
-      await saved.file.close();
     }
+  }
+
+  /** Sees to it that a restored guest has all its memory in the end, or ends. */
+  private follow(guest: GuestProcess, load: GuestLoad): void {
+    const { id } = guest;
+    const done = Promise.race([load.finished, guest.exited])
+      .then(() => guest.loaded())
+      .catch((error: unknown) => guest.fail(error instanceof Error ? error.message : String(error)))
+      .then(() => load.close())
+      .then(() => void this.loading.delete(id));
+    this.loading.set(id, { load, done });
+    this.cleaning(done);
   }
 
   /** Has a restored guest suspend itself when its user has got his answer: it takes the guest a moment. */
@@ -297,10 +310,17 @@ export class Host {
   }
 
   /** Takes a snapshot of several guests at one consistent moment (takeSnapshots()). */
-  snapshot(requests: readonly SnapshotRequest[], options?: SnapshotOptions): Promise<SnapshotResult[]> {
+  async snapshot(requests: readonly SnapshotRequest[], options?: SnapshotOptions): Promise<SnapshotResult[]> {
+    const loading = requests.flatMap(({ id }) => this.loading.get(id) ?? []);
+    for (const { load } of loading) load.hurry();
+    await Promise.all(loading.map(({ done }) => done));
     const drivers = () => [STORAGE_ID, NETWORK_ID];
     const { vbds, vifs, xenstore } = this;
-    return takeSnapshots({ guest: (id) => this.guests.get(id), vbds, vifs, xenstore, drivers }, requests, options);
+    return await takeSnapshots(
+      { guest: (id) => this.guests.get(id), vbds, vifs, xenstore, drivers },
+      requests,
+      options,
+    );
   }
 
   /** Gives a running guest's disk another size, in bytes. @returns the size that it has now. @throws VbdError, CallError */

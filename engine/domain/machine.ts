@@ -67,6 +67,14 @@ async function loadKernel(config: DomainConfig, memory: GuestMemory): Promise<Pv
   return { eip, ebx };
 }
 
+let core: WebAssembly.Module | undefined;
+
+/** Compiles the CPU core, once: a process that waits for its guest does it in advance. @throws Error as loadCore() */
+export function compiledCore(): WebAssembly.Module {
+  core ??= loadCore();
+  return core;
+}
+
 /** The vCPU's thread, which loads its modules and then waits for what start() tells it. */
 export function startVcpuThread(): Worker {
   return new Worker(compiledPath(import.meta.url, "vcpu-worker.js"), {
@@ -93,6 +101,8 @@ export class Machine {
   private unacknowledged = 0;
   private emergencyUntaken = 0;
   private ended = false;
+  /** What it crashed of. */
+  private cause: string | undefined;
   private isOver: () => void = () => {};
   /** Fulfilled when the guest has ended. */
   private readonly over = new Promise<void>((resolve) => {
@@ -156,22 +166,32 @@ export class Machine {
    * @throws BuildError for an image that cannot be booted
    */
   static async start(
-    { config, shared, saved, ring }: DomainStart,
+    { config, shared, saved, pages, ring }: DomainStart,
     events: MachineEvents,
     worker: Worker,
   ): Promise<Machine> {
-    const core = loadCore();
+    const core = compiledCore();
     const plan = planFrames(config.memoryMiB * MIB);
     const memory = shared === undefined ? createGuestMemory(plan, FRAMES) : openMappedPath(shared.memory, plan);
-    const start = saved === undefined ? { entry: await loadKernel(config, memory) } : { saved: saved as GuestState };
+    const start =
+      saved === undefined ? { entry: await loadKernel(config, memory) } : { saved: saved as GuestState, pages };
     const input = { memory: memory.token, directory: shared?.directory, core, domain: config.id, start };
     return new Machine(config, events, worker, memory, input, ring);
   }
 
-  /** The memory of a restored guest is in place. Fulfilled when others can connect to it. */
+  /**
+   * What others see of a restored guest's memory is in place. Fulfilled when they can connect to it.
+   * @throws Error what it crashed of, where it did
+   */
   async restored(): Promise<void> {
     this.ring.adopt();
     await Promise.race([this.requests.call({ op: "restore" }), this.over]);
+    if (this.cause !== undefined) throw new Error(this.cause);
+  }
+
+  /** All memory of a restored guest is there. */
+  async loaded(): Promise<void> {
+    await Promise.race([this.requests.call({ op: "loaded" }), this.over]);
   }
 
   /** Stops the vCPU; fulfilled when it stands still. */
@@ -283,6 +303,7 @@ export class Machine {
     if (this.ended) return;
     this.console.drain();
     this.ended = true;
+    if (end.reason === "crash") this.cause = end.cause;
     this.isOver();
     this.consoleLog?.close();
     this.hypervisorLog?.close();

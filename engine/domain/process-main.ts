@@ -12,7 +12,7 @@ import {
   relayMessage,
   type StartAnswer,
 } from "./config.ts";
-import { Machine, type MachineEvents, startVcpuThread } from "./machine.ts";
+import { compiledCore, Machine, type MachineEvents, startVcpuThread } from "./machine.ts";
 import { parentChannel } from "./parent-channel.ts";
 import type { CallAnswer } from "./typescript/protocol.ts";
 
@@ -21,6 +21,7 @@ const NOT_STARTED: CallAnswer = { ok: false, message: "the domain has not been s
 let machine: Machine | undefined;
 /** Made at once: it is ready by the time the kernel has been read. */
 const thread = startVcpuThread();
+compiledCore();
 
 /** The host decides about the end of a domain: Ctrl-C in its terminal reaches this process too, and is not meant for it. */
 process.on("SIGINT", () => {});
@@ -61,6 +62,7 @@ const functions: DomainProcessFunctions = {
   statistics: () => machine?.statistics() ?? { instructions: 0, busySeconds: 0, residentBytes: 0 },
   stop: () => machine?.stop(),
   restored: async () => machine?.restored(),
+  loaded: async () => machine?.loaded(),
   pause: async () => machine?.pause(),
   unpause: async (after) => machine?.unpause(pauseSchema.parse(after)),
   capture: async (method, argument) => machine?.captures.call(method, argument) ?? NOT_STARTED,

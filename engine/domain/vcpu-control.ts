@@ -3,6 +3,7 @@ import type { Vcpu } from "../cpu/vcpu.ts";
 import { restoreDomain, saveDomain } from "../hypervisor/saved-domain.ts";
 import type { VcpuContext } from "../hypervisor/vcpu.ts";
 import { gfn } from "../memory/types.ts";
+import type { DemandLoader } from "../snapshot/demand-loader.ts";
 import { encodeGuestState, type GuestState } from "../snapshot/guest-state.ts";
 import type { DomainClock } from "./domain-clock.ts";
 import type { VcpuLoop } from "./vcpu-loop.ts";
@@ -24,6 +25,8 @@ export interface VcpuControlOptions {
   readonly clock: DomainClock;
   /** What a restored guest was. */
   readonly saved: GuestState | undefined;
+  /** Where its memory comes from when it is needed. */
+  readonly pages: DemandLoader | undefined;
 }
 
 export class VcpuControl {
@@ -32,15 +35,17 @@ export class VcpuControl {
   private readonly loop: VcpuLoop;
   private readonly clock: DomainClock;
   private readonly saved: GuestState | undefined;
+  private pages: DemandLoader | undefined;
   /** Who wants the vCPU to stand still. */
   private readonly reasons = new Set<"user" | "snapshot" | "restore">();
 
-  constructor({ context, cpu, loop, clock, saved }: VcpuControlOptions) {
+  constructor({ context, cpu, loop, clock, saved, pages }: VcpuControlOptions) {
     this.context = context;
     this.cpu = cpu;
     this.loop = loop;
     this.clock = clock;
     this.saved = saved;
+    this.pages = pages;
     if (saved !== undefined) this.reasons.add("restore");
   }
 
@@ -57,6 +62,11 @@ export class VcpuControl {
         return this.save(request.drivers);
       case "restore":
         this.restore();
+        return undefined;
+      case "loaded":
+        this.context.domain.physmap.arrived();
+        this.pages?.close();
+        this.pages = undefined;
         return undefined;
       case "flush-translations":
         this.cpu.flushTlb();

@@ -1,7 +1,7 @@
 /** Entry point of the worker thread that owns a vCPU. */
 import { type MessagePort, parentPort, receiveMessageOnPort } from "node:worker_threads";
 import { CODE_FLAG, DIRTY_FLAG, FRAMES, PHYSMAP } from "../cpu/assembly/layout.ts";
-import { createVcpu, type DevicePage, type Vcpu } from "../cpu/vcpu.ts";
+import { createVcpu, type DevicePage, prepareCompiler, type Vcpu } from "../cpu/vcpu.ts";
 import { cpuidEntries } from "../hypervisor/cpuid.ts";
 import { Domain } from "../hypervisor/domain.ts";
 import { createCpuMemory } from "../memory/cpu-memory.ts";
@@ -10,6 +10,9 @@ import { COMMAND_STOP, CONTROL_COMMAND, CONTROL_EMERGENCY_TAKEN } from "../memor
 import { type Mapping, openGuestMemory } from "../memory/guest-memory.ts";
 import { EMPTY_DIRECTORY, Peers } from "../memory/peers.ts";
 import { domId, gfn } from "../memory/types.ts";
+import { prepareCodec } from "../snapshot/codec.ts";
+import { DemandLoader } from "../snapshot/demand-loader.ts";
+import { SnapshotError } from "../snapshot/errors.ts";
 import { DomainClock } from "./domain-clock.ts";
 import { HypervisorEnvironment } from "./driver/hypervisor-environment.ts";
 import { perform } from "./driver/storage-io.ts";
@@ -17,7 +20,7 @@ import { VbdThread } from "./driver/vbd-thread.ts";
 import { pvhEntryState } from "./entry-state.ts";
 import { type Json, toJson } from "./json-state.ts";
 import { LOCAL_APIC_FRAME, VcpuControl } from "./vcpu-control.ts";
-import { type LoopEnd, type LoopRequest, VcpuLoop } from "./vcpu-loop.ts";
+import { type LoopEnd, VcpuLoop } from "./vcpu-loop.ts";
 import type {
   BackendAnswer,
   BackendRequest,
@@ -62,11 +65,19 @@ function registersOf(vcpu: Vcpu): { [key: string]: Json } {
   return typeof json === "object" && json !== null && !Array.isArray(json) ? json : {};
 }
 
-/** Runs the loop; an exception in it, which is a bug of ours, ends the domain like a crash of the guest. */
-function runGuarded(loop: VcpuLoop): LoopEnd | LoopRequest {
+/** The snapshot that a restored guest's memory comes from. @throws SnapshotError */
+async function openPages({ start, memory }: WorkerInput, mapping: Mapping): Promise<DemandLoader | undefined> {
+  if (!("saved" in start) || start.pages === undefined || memory.kind !== "mapped") return undefined;
+  return await DemandLoader.open({ ...start.pages, mapping, descriptor: memory.descriptor });
+}
+
+/** Does what the domain lives by; an exception in it, which is a bug of ours, ends it like a crash of the guest. */
+function guarded<T>(work: () => T): T | LoopEnd {
   try {
-    return loop.run();
+    return work();
   } catch (error) {
+    // The file that its memory comes from is not what it was: that is for the user to know.
+    if (error instanceof SnapshotError) return { reason: "crash", cause: error.message };
     const cause = error instanceof Error ? (error.stack ?? error.message) : String(error);
     return { reason: "crash", cause: `internal error: ${cause}` };
   }
@@ -84,10 +95,10 @@ async function answerBackends(port: MessagePort, devices: VbdThread): Promise<vo
 }
 
 /** Answers the requests for the vCPU itself. */
-function answerControl(port: MessagePort, control: VcpuControl): void {
+function answerControl(port: MessagePort, control: VcpuControl): undefined {
   for (;;) {
     const received = receiveMessageOnPort(port);
-    if (received === undefined) return;
+    if (received === undefined) return undefined;
     const { id, request } = received.message as VcpuRequestMessage;
     const answer: BackendAnswer = { id, value: control.perform(request) };
     port.postMessage(answer);
@@ -95,14 +106,18 @@ function answerControl(port: MessagePort, control: VcpuControl): void {
 }
 
 async function main(input: WorkerInput): Promise<void> {
+  const saved = "saved" in input.start ? input.start.saved : undefined;
   const memory = createCpuMemory(openGuestMemory(input.memory), {
     frames: FRAMES,
     physmap: PHYSMAP,
     codeFlags: CODE_FLAG,
     dirtyFlags: DIRTY_FLAG,
+    // Until it is restored, nobody may map a grant of a page that is on its way.
+    empty: saved !== undefined,
   });
   const { mapping } = memory;
-  const saved = "saved" in input.start ? input.start.saved : undefined;
+  const pages = await openPages(input, mapping);
+  if (pages !== undefined) memory.physmap.fetch = (offset) => pages.fetch(offset);
   const clock = new DomainClock(saved?.domain.clock ?? 0);
   // The guest runs only once the context exists.
   const device: DevicePage = {
@@ -114,6 +129,7 @@ async function main(input: WorkerInput): Promise<void> {
     core: input.core,
     nanoseconds: clock.now,
     device,
+    arrive: (frame) => memory.physmap.arrive(frame),
     compiler: { background: true },
   });
   vcpu.setCpuid(cpuidEntries({ vcpu: 0, domain: input.domain, tscKhz: TSC_KHZ }));
@@ -141,19 +157,25 @@ async function main(input: WorkerInput): Promise<void> {
     instructions: () => vcpu.instructions,
     ...(saved && { restored: { wait: saved.wait } }),
   });
-  const control = new VcpuControl({ context, cpu: vcpu, loop, clock, saved });
+  const control = new VcpuControl({ context, cpu: vcpu, loop, clock, saved, pages });
   let devices: VbdThread | undefined;
   post({ kind: "ready" });
-  let end = runGuarded(loop);
+  let end = guarded(() => loop.run());
   while (end.reason === "request") {
-    answerControl(input.control, control);
+    const failure = guarded(() => answerControl(input.control, control));
+    if (failure !== undefined) {
+      end = failure;
+      break;
+    }
     devices ??= new VbdThread(new HypervisorEnvironment(domain, vcpu, log));
     await answerBackends(input.backends, devices);
-    end = runGuarded(loop);
+    end = guarded(() => loop.run());
   }
   loop.close();
   post({ kind: "end", end, registers: end.reason === "crash" ? registersOf(vcpu) : {} });
 }
 
-// What to run comes by message: the thread may have been made before that was known.
+// What to run comes by message: the thread may have been made before that was known, and gets ready meanwhile.
+prepareCompiler();
+prepareCodec();
 parentPort?.once("message", (input: WorkerInput) => void main(input));

@@ -3,6 +3,7 @@
 import type { MessagePort } from "node:worker_threads";
 import type { MemoryToken } from "../memory/guest-memory.ts";
 import type { GuestState } from "../snapshot/guest-state.ts";
+import type { DomainStart } from "./config.ts";
 import type { StorageRequest } from "./driver/storage-io.ts";
 import type { PvhEntry } from "./entry-state.ts";
 import type { Json } from "./json-state.ts";
@@ -18,8 +19,11 @@ export interface WorkerInput {
   readonly control: MessagePort;
   readonly core: WebAssembly.Module;
   readonly domain: number;
-  /** Where a new guest begins, or what a restored one was; the latter waits for "restore" and then to be unpaused. */
-  readonly start: { readonly entry: PvhEntry } | { readonly saved: GuestState };
+  /**
+   * Where a new guest begins, or what a restored one was; the latter waits for "restore" and then to be unpaused. `pages` is its
+   * snapshot file.
+   */
+  readonly start: { readonly entry: PvhEntry } | { readonly saved: GuestState; readonly pages: DomainStart["pages"] };
 }
 
 /** A request for the vCPU. The answer to "save" is a document (snapshot/guest-state.ts) or an Unsaveable, to the others nothing. */
@@ -29,8 +33,10 @@ export type VcpuRequest =
   | { readonly op: "unpause"; readonly after: Pause }
   /** What the paused guest is. `drivers`: numbers of domains that serve devices and will connect to a restored guest. */
   | { readonly op: "save"; readonly drivers: readonly number[] }
-  /** Become what was saved: the memory is in place. */
+  /** Become what was saved. The memory is in place or on its way. */
   | { readonly op: "restore" }
+  /** The memory is there, all of it. */
+  | { readonly op: "loaded" }
   /** Forget translations, so that pages that are written to from now on are marked as dirty. */
   | { readonly op: "flush-translations" };
 

@@ -8,6 +8,7 @@
  */
 import * as abi from "../abi/grant-table.ts";
 import { DOMID_SELF, PAGE_SHIFT, PAGE_SIZE } from "../abi/xen.ts";
+import { Arrivals, windowOf } from "../memory/arrival.ts";
 import { GRANT_REFS, MAPTRACK_ENTRIES } from "../memory/frame-plan.ts";
 import type { Mapping } from "../memory/guest-memory.ts";
 import type { Peers } from "../memory/peers.ts";
@@ -20,6 +21,8 @@ const { GrantStatus } = abi;
 
 /** How often the guest may change an entry under our hands before we give up; as Xen. */
 const ATTEMPTS = 5;
+/** Beside a GrantStatus: the page is on its way (Arrivals), and mapping has to be tried again when it is there. */
+const LATER = 1;
 
 /** A domain whose grants are mapped. */
 export interface Grantor {
@@ -60,6 +63,7 @@ export class GrantorPages extends PinTables {
   private readonly mapper: number;
   private readonly alias: number;
   readonly physmap: PhysmapView;
+  readonly arrivals: Arrivals;
   private readonly ramBytes: number;
   private readonly console: number;
   private readonly xenstore: number;
@@ -74,6 +78,7 @@ export class GrantorPages extends PinTables {
     this.mapper = mapper.id;
     this.alias = grantor === mapper ? DOMID_SELF : mapper.id;
     this.physmap = new PhysmapView(mapping);
+    this.arrivals = new Arrivals(mapping);
     this.ramBytes = mapping.plan.ramBytes;
     this.console = mapping.plan.console;
     this.xenstore = mapping.plan.xenstore;
@@ -113,6 +118,8 @@ export class GrantMaps {
   private readonly self: Grantor;
   private readonly selfId: number;
   private readonly opened = new WeakMap<Grantor, GrantorPages>();
+  /** The window that pin() found missing. */
+  private missing = 0;
 
   /** `mapping` and `id` are the mapping domain's. One object a thread. */
   constructor(mapping: Mapping, id: number, peers: Peers) {
@@ -163,8 +170,11 @@ export class GrantMaps {
     return pages;
   }
 
-  /** mapFrom() for a domain of which the caller has seen just now that it lives. */
-  mapPage(pages: GrantorPages, ref: number, readOnly: boolean): number {
+  /**
+   * mapFrom() for a domain of which the caller has seen just now that it lives.
+   * @param waits how often a page may be found on its way: the guest may name another one each time
+   */
+  mapPage(pages: GrantorPages, ref: number, readOnly: boolean, waits = ATTEMPTS): number {
     if (ref >>> 0 !== ref || ref >= GRANT_REFS) return GrantStatus.bad_gntref;
     const { track } = this;
     const handle = track.reserve(pages.id, pages.tag, ref, readOnly);
@@ -178,10 +188,17 @@ export class GrantMaps {
     }
     if (status !== GrantStatus.okay) {
       track.free(handle);
-      return status;
+      return status === LATER ? this.mapLater(pages, ref, readOnly, waits) : status;
     }
     track.commit(handle);
     return handle;
+  }
+
+  /** mapPage() of a page that is on its way, once it is there. */
+  private mapLater(pages: GrantorPages, ref: number, readOnly: boolean, waits: number): number {
+    if (waits === 0) return GrantStatus.general_error;
+    const there = pages.arrivals.wait(this.missing, () => this.lives(pages.grantor));
+    return there ? this.mapPage(pages, ref, readOnly, waits - 1) : GrantStatus.bad_domain;
   }
 
   /** The part of mapping that needs the reference locked. */
@@ -197,6 +214,10 @@ export class GrantMaps {
     const there = words[place]!;
     const offset = physmap.offset(there, !readOnly);
     if (!pages.holds(offset)) return GrantStatus.bad_page;
+    if (physmap.isLater(there)) {
+      this.missing = windowOf(offset);
+      if (!pages.arrivals.isPresent(this.missing)) return LATER;
+    }
     const frame = offset >>> PAGE_SHIFT;
     this.track.setFrame(handle, frame);
     pages.pinFrame(frame);
@@ -205,7 +226,7 @@ export class GrantMaps {
       return GrantStatus.general_error;
     }
     // Atomic, since it must not come before the pin.
-    if (Atomics.load(words, place) === there) return GrantStatus.okay;
+    if (physmap.isSame(Atomics.load(words, place), there)) return GrantStatus.okay;
     pages.unpinFrame(frame);
     pages.clearUnused(ref, counts);
     return GrantStatus.bad_page;

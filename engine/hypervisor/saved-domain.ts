@@ -9,7 +9,16 @@
 import { NR_EVENT_CHANNELS_2L } from "../abi/event-channel.ts";
 import { GTF_PERMIT_ACCESS, GTF_READING, GTF_TYPE_MASK, GTF_WRITING } from "../abi/grant-table.ts";
 import { NR_VIRQS, PAGE_SHIFT, PAGE_SIZE } from "../abi/xen.ts";
-import { type FramePlan, GRANT_REFS, MAPTRACK_ENTRIES, MAX_VCPUS, PHYSMAP_ENTRIES } from "../memory/frame-plan.ts";
+import { Arrivals, windowOf } from "../memory/arrival.ts";
+import {
+  type FramePlan,
+  GRANT_REFS,
+  MAPTRACK_ENTRIES,
+  MAX_VCPUS,
+  PHYSMAP_ENTRIES,
+  WINDOW_BYTES,
+} from "../memory/frame-plan.ts";
+import type { Physmap } from "../memory/physmap.ts";
 import { DOM0, fileOffset, gfn } from "../memory/types.ts";
 import type { Domain, SavedDomain, SavedFrames, SavedPort } from "./domain.ts";
 import { entryWord } from "./grant-pins.ts";
@@ -173,15 +182,32 @@ export function restoreDomain(domain: Domain, saved: SavedDomain): void {
   domain.setWallclock(saved.wallclockNs);
 }
 
-function restorePhysmap({ physmap, ram, plan }: Domain, runs: readonly SavedFrames[]): void {
-  for (let frame = 0; frame < PHYSMAP_ENTRIES; frame++) if (!physmap.isEmpty(frame)) physmap.unmap(gfn(frame));
+function restorePhysmap(domain: Domain, runs: readonly SavedFrames[]): void {
+  const { physmap, ram, plan, mapping } = domain;
+  const arrivals = new Arrivals(mapping);
+  physmap.clearInitial(plan);
   const shown = new Uint8Array(plan.control >>> PAGE_SHIFT);
   for (const { frame, count, offset, readOnly } of runs) {
-    for (let n = 0; n < count; n++) physmap.map(gfn(frame + n), fileOffset(offset + n * PAGE_SIZE), readOnly);
+    restoreRun(physmap, arrivals, { frame, count, offset, readOnly });
     shown.fill(1, offset >>> PAGE_SHIFT, (offset >>> PAGE_SHIFT) + count);
   }
   // RAM that shows nowhere is what the balloon driver had given back.
-  for (let frame = 0; frame < ram.frames; frame++) if (shown[frame] === 0) ram.add(frame);
+  for (let frame = shown.indexOf(0); frame >= 0 && frame < ram.frames; frame = shown.indexOf(0, frame + 1)) {
+    // At once: whoever takes it must not have it overwritten by what arrives later.
+    physmap.fetch?.(fileOffset(frame * PAGE_SIZE));
+    ram.add(frame);
+  }
+}
+
+/** A run of the physmap, window by window: some are there already. */
+function restoreRun(physmap: Physmap, arrivals: Arrivals, { frame, count, offset, readOnly }: SavedFrames): void {
+  for (let done = 0; done < count; ) {
+    const at = offset + done * PAGE_SIZE;
+    const window = windowOf(at);
+    const part = Math.min(count - done, ((window + 1) * WINDOW_BYTES - at) / PAGE_SIZE);
+    physmap.mapRun(gfn(frame + done), fileOffset(at), part, { readOnly, later: !arrivals.isPresent(window) });
+    done += part;
+  }
 }
 
 function restorePorts(domain: Domain, { ports, virqs }: SavedDomain): void {

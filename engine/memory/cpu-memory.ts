@@ -12,6 +12,8 @@ export interface CpuMemoryLayout {
   readonly codeFlags?: number;
   /** Address of the dirty flags, LINEAR_PAGES bytes. Without it nobody else learns what the vCPU writes. */
   readonly dirtyFlags?: number;
+  /** The physmap shows nothing at first, instead of RAM one to one. */
+  readonly empty?: boolean;
 }
 
 export interface CpuMemory {
@@ -37,6 +39,6 @@ export function createCpuMemory(guest: GuestMemory, layout: CpuMemoryLayout): Cp
   const mapping = guest.attach({ privateBytes: layout.frames, windowPages, overlays });
   mapping.view.setUint32(mapping.base + plan.control + CONTROL_PHYSMAP_BASE, mapping.base, true);
   const physmap = new Physmap(mapping, layout.physmap);
-  physmap.mapInitial(plan);
+  if (layout.empty !== true) physmap.mapInitial(plan);
   return { mapping, physmap };
 }

@@ -42,6 +42,10 @@ export const CONTROL_EMERGENCY_TAKEN = 2056; // u32, bytes of console_io output 
 export const CONTROL_PHYSMAP_BASE = 2060; // u32, what physmap entries have added to their file offsets
 export const CONTROL_VCPUS = 2064; // u32, vCPUs of the domain
 export const CONTROL_REQUESTS = 2068; // u32, counts up when the process's main thread has a message for the vCPU's
+export const CONTROL_WANTED = 2072; // u32, 1 + the window of memory that somebody waits for (arrival.ts), or 0
+export const CONTROL_ARRIVALS = 2076; // u32, counts up with every window that has been loaded
+export const CONTROL_AWAITING = 2080; // u32, threads that wait for a window
+export const CONTROL_ABANDONED = 2084; // u32, not 0: windows that are not there will never be
 export const COMMAND_RUN = 0;
 export const COMMAND_STOP = 1;
 export const CONTROL_HOST_PENDING = 4096; // 4096 bits: events for the host's end of the channel with that local port
@@ -53,6 +57,8 @@ export const GRANT_REFS = GRANT_TABLE_FRAMES * GRANTS_PER_FRAME_V1;
 export const CONTROL_MAPTRACK = 98304; // MAPTRACK_ENTRY bytes a handle: what this domain has mapped of others (maptrack.ts)
 export const MAPTRACK_ENTRY = 16;
 export const MAPTRACK_ENTRIES = 16384;
+/** Special frames behind RAM: shared_info, the grant table, the console and XenStore pages. */
+const SPECIAL_FRAMES = GRANT_TABLE_FRAMES + 3;
 const CONTROL_BYTES = CONTROL_MAPTRACK + MAPTRACK_ENTRIES * MAPTRACK_ENTRY;
 
 /** Entries of the physmap: 4 GiB of guest-physical space. */
@@ -60,6 +66,9 @@ export const PHYSMAP_ENTRIES = 1 << 20;
 /** Pages of a linear memory: each has a byte in the code flags and one in the dirty flags. */
 export const LINEAR_PAGES = 1 << 20;
 export const DEVICE_STATISTICS_BYTES = 0x10000;
+/** Memory of a restored guest is loaded in windows of so many pages (arrival.ts). */
+export const WINDOW_PAGES = 32;
+export const WINDOW_BYTES = WINDOW_PAGES * PAGE_SIZE;
 
 export interface FramePlan {
   readonly ramBytes: number;
@@ -80,6 +89,8 @@ export interface FramePlan {
   readonly deviceStatistics: FileOffset;
   /** u8 a page of the vCPU's linear memory: not 0 when it was written since the byte was cleared (dirty-log.ts). */
   readonly dirtyFlags: FileOffset;
+  /** u8 a window of WINDOW_BYTES in front of `control`: whether its contents are there (arrival.ts). */
+  readonly arrivals: FileOffset;
   /** Length of the file, a multiple of 64 KiB. */
   readonly length: number;
 }
@@ -117,6 +128,7 @@ export function planFrames(ramBytes: number): FramePlan {
     physmap: takeRegion(PHYSMAP_ENTRIES * 4),
     deviceStatistics: takeRegion(DEVICE_STATISTICS_BYTES),
     dirtyFlags: takeRegion(LINEAR_PAGES),
+    arrivals: takeRegion(Math.ceil((frames + SPECIAL_FRAMES) / WINDOW_PAGES)),
     length: Math.ceil(next / WASM_PAGE) * WASM_PAGE,
   };
 }

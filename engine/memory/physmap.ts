@@ -19,6 +19,9 @@ import { type FileOffset, fileOffset, type Gfn, gfn } from "./types.ts";
 const READ_ONLY = 1;
 /** An entry that is no address: the device page. */
 const DEVICE = 2;
+/** Bit 2: what lies there may be on its way still (arrival.ts). Only the vCPU's thread clears it. */
+const LATER = 4;
+const FLAGS = READ_ONLY | LATER;
 
 export interface PhysmapEntry {
   /** From plan.length on: a page of another domain, in the window of the vCPU's memory. */
@@ -29,10 +32,13 @@ export interface PhysmapEntry {
 function decode(entry: number, base: number): PhysmapEntry | undefined {
   if (entry === 0 || entry === DEVICE) return undefined;
   const readOnly = (entry & READ_ONLY) !== 0;
-  return { offset: fileOffset(entry - (readOnly ? READ_ONLY : 0) - base), readOnly };
+  return { offset: fileOffset(((entry & ~FLAGS) >>> 0) - base), readOnly };
 }
 
-/** What lies at a guest frame of a domain, as its vCPUs have it; undefined for nothing. For other threads and processes. */
+/**
+ * What lies at a guest frame of a domain, as its vCPUs have it; undefined for nothing. For other threads and processes. It says
+ * where, not whether the contents are there already: see Arrivals.
+ */
 export function readPhysmap(mapping: Mapping, frame: number): PhysmapEntry | undefined {
   if (!Number.isInteger(frame) || frame < 0 || frame >= PHYSMAP_ENTRIES) return undefined;
   const { words, base, plan } = mapping;
@@ -49,7 +55,7 @@ export function physmapOffset(mapping: Mapping, frame: number, write: boolean): 
   const { words, base, plan } = mapping;
   const entry = Atomics.load(words, ((base + plan.physmap) >>> 2) + frame) >>> 0;
   if (entry === 0 || entry === DEVICE || (write && (entry & READ_ONLY) !== 0)) return -1;
-  return entry - (entry & READ_ONLY) - (Atomics.load(words, (base + plan.control + CONTROL_PHYSMAP_BASE) >>> 2) >>> 0);
+  return ((entry & ~FLAGS) >>> 0) - (Atomics.load(words, (base + plan.control + CONTROL_PHYSMAP_BASE) >>> 2) >>> 0);
 }
 
 /**
@@ -76,7 +82,17 @@ export class PhysmapView {
   offset(entry: number, write: boolean): number {
     if (entry === 0 || entry === DEVICE || (write && (entry & READ_ONLY) !== 0)) return -1;
     // The base is written once, before the first entry: a plain read will do.
-    return ((entry & ~READ_ONLY) - this.words[this.linear]!) >>> 0;
+    return ((entry & ~FLAGS) - this.words[this.linear]!) >>> 0;
+  }
+
+  /** Whether what an entry leads to may be on its way still: then Arrivals knows. */
+  isLater(entry: number): boolean {
+    return (entry & LATER) !== 0;
+  }
+
+  /** Whether two values of an entry lead to the same page with the same right. */
+  isSame(entry: number, other: number): boolean {
+    return ((entry ^ other) & ~LATER) === 0;
   }
 }
 
@@ -127,6 +143,10 @@ export class Physmap {
   private readonly mirror: Uint32Array<SharedArrayBuffer> | undefined;
   private readonly base: number;
   private readonly limit: number;
+  /** Brings the window of a file offset in, before anybody looks at it. Of a restored guest only. */
+  fetch: ((offset: FileOffset) => void) | undefined;
+  /** Where marks of LATER may be: [first frame, count]. */
+  private readonly expected: [number, number][] = [];
 
   /** `table` is the byte address of the table in the mapping's linear memory. */
   constructor(mapping: Mapping, table: number) {
@@ -146,9 +166,7 @@ export class Physmap {
 
   /** Maps RAM one to one from guest frame 0 and the two toolstack pages at their fixed frames. */
   mapInitial(plan: Mapping["plan"]): void {
-    for (let frame = 0; frame < plan.ramBytes >>> PAGE_SHIFT; frame++) {
-      this.map(gfn(frame), fileOffset(frame * PAGE_SIZE));
-    }
+    this.mapRun(gfn(0), fileOffset(0), plan.ramBytes >>> PAGE_SHIFT);
     this.map(XENSTORE_GFN, plan.xenstore);
     this.map(CONSOLE_GFN, plan.console);
   }
@@ -160,10 +178,53 @@ export class Physmap {
 
   /** @throws RangeError outside the table or the memory (a bug: guest values are checked with covers()) */
   map(frame: Gfn, offset: FileOffset, readOnly = false): void {
+    this.set(frame, this.entryFor(frame, offset, readOnly));
+  }
+
+  /**
+   * Maps pages that lie one behind the other, while nobody else uses the table.
+   * @param later their contents may be on their way still: the first access or get() has them fetched
+   * @throws as map()
+   */
+  mapRun(frame: Gfn, offset: FileOffset, count: number, { readOnly = false, later = false } = {}): void {
+    if (count === 0) return;
+    const { table, mirror } = this;
+    const flags = later ? LATER : 0;
+    if (later) this.expected.push([frame, count]);
+    const first = this.entryFor(frame, offset, readOnly) | flags;
+    const last = this.entryFor(gfn(frame + count - 1), fileOffset(offset + (count - 1) * PAGE_SIZE), readOnly) | flags;
+    // Plain stores, several times as fast; the atomic one behind them makes them seen.
+    for (let n = 0; n < count; n++) table[frame + n] = first + n * PAGE_SIZE;
+    mirror?.set(table.subarray(frame, frame + count), frame);
+    this.set(frame + count - 1, last);
+  }
+
+  private entryFor(frame: Gfn, offset: FileOffset, readOnly: boolean): number {
     if (!this.covers(frame) || offset < 0 || offset >= this.limit) {
       throw new RangeError(`cannot map guest frame ${frame} at ${offset}`);
     }
-    this.set(frame, (this.base + offset) | (readOnly ? READ_ONLY : 0));
+    return (this.base + offset) | (readOnly ? READ_ONLY : 0);
+  }
+
+  /** Has the contents of a frame fetched if they may be on their way; then it is as any other. @throws what `fetch` throws */
+  arrive(frame: number): void {
+    const entry = this.table[frame] ?? 0;
+    if ((entry & LATER) === 0) return;
+    const place = decode(entry, this.base);
+    if (place !== undefined) this.fetch?.(place.offset);
+    this.set(frame, entry & ~LATER);
+  }
+
+  /** All contents have been loaded: no frame needs to be looked after any more. */
+  arrived(): void {
+    const { table } = this;
+    for (const [first, count] of this.expected.splice(0)) {
+      for (let frame = first; frame < first + count; frame++) {
+        const entry = table[frame]!;
+        if ((entry & LATER) !== 0) this.set(frame, entry & ~LATER);
+      }
+    }
+    this.fetch = undefined;
   }
 
   /** Marks the frame whose accesses the vCPU's device page answers. */
@@ -176,13 +237,24 @@ export class Physmap {
     if (this.covers(frame)) this.set(frame, 0);
   }
 
+  /** Takes out what mapInitial() put in. Nobody else uses the table yet. */
+  clearInitial(plan: Mapping["plan"]): void {
+    // Not the whole table: most of its pages have never been touched, and shall not take up memory now.
+    for (const table of this.mirror ? [this.table, this.mirror] : [this.table]) {
+      table.fill(0, 0, plan.ramBytes >>> PAGE_SHIFT);
+    }
+    this.unmap(XENSTORE_GFN);
+    this.unmap(CONSOLE_GFN);
+  }
+
   /** True where nothing lies, not even the device page. */
   isEmpty(frame: number): boolean {
     return this.covers(frame) && this.table[frame] === 0;
   }
 
-  /** What lies at a guest frame, or undefined. */
+  /** What lies at a guest frame, its contents included, or undefined. @throws what `fetch` throws */
   get(frame: number): PhysmapEntry | undefined {
+    if (((this.table[frame] ?? 0) & LATER) !== 0) this.arrive(frame);
     return this.covers(frame) ? decode(this.table[frame] ?? 0, this.base) : undefined;
   }
 }

@@ -5,7 +5,7 @@
  * missing, new files are made with raw DEFLATE by node:zlib, which every host reads. Each file names its codec.
  */
 import { promisify } from "node:util";
-import { deflateRaw, inflateRaw } from "node:zlib";
+import { deflateRaw, inflateRaw, inflateRawSync } from "node:zlib";
 
 /** The number by which a file names its codec. */
 export const CODEC_LZ4 = 1;
@@ -17,6 +17,8 @@ export interface Codec {
   compress(bytes: Uint8Array): Promise<Uint8Array>;
   /** The `length` bytes that `bytes` stand for; undefined if they stand for none, or for another number. */
   decompress(bytes: Uint8Array, length: number): Promise<Uint8Array | undefined>;
+  /** The same at once, on this thread. */
+  decompressSync(bytes: Uint8Array, length: number): Uint8Array | undefined;
 }
 
 /** Bytes in front of a block, as lz4-napi has them: its length when decompressed. */
@@ -32,6 +34,7 @@ function announces(bytes: Uint8Array, length: number): boolean {
 interface Lz4Library {
   compress(data: Uint8Array): Promise<Uint8Array>;
   uncompress(data: Uint8Array): Promise<Uint8Array>;
+  uncompressSync(data: Uint8Array): Uint8Array;
 }
 
 function lz4(library: Lz4Library): Codec {
@@ -42,6 +45,15 @@ function lz4(library: Lz4Library): Codec {
       if (!announces(bytes, length)) return undefined;
       try {
         const whole = await library.uncompress(bytes);
+        return whole.length === length ? whole : undefined;
+      } catch {
+        return undefined;
+      }
+    },
+    decompressSync(bytes, length) {
+      if (!announces(bytes, length)) return undefined;
+      try {
+        const whole = library.uncompressSync(bytes);
         return whole.length === length ? whole : undefined;
       } catch {
         return undefined;
@@ -64,6 +76,14 @@ const deflate: Codec = {
       return undefined;
     }
   },
+  decompressSync(bytes, length) {
+    try {
+      const whole = inflateRawSync(bytes, { maxOutputLength: length });
+      return whole.length === length ? whole : undefined;
+    } catch {
+      return undefined;
+    }
+  },
 };
 
 let library: Promise<Lz4Library | undefined> | undefined;
@@ -71,6 +91,11 @@ let library: Promise<Lz4Library | undefined> | undefined;
 function loadLibrary(): Promise<Lz4Library | undefined> {
   library ??= import("lz4-napi").catch(() => undefined);
   return library;
+}
+
+/** Loads the library, so that a later restore need not wait for it. */
+export function prepareCodec(): void {
+  void loadLibrary();
 }
 
 /** The codec for new files: the fastest that this host has. */

@@ -17,7 +17,7 @@
  */
 import { crc32 } from "node:zlib";
 import { PAGE_SIZE } from "../abi/xen.ts";
-import { type FramePlan, planFrames } from "../memory/frame-plan.ts";
+import { type FramePlan, planFrames, WINDOW_BYTES, WINDOW_PAGES } from "../memory/frame-plan.ts";
 import { damaged, SnapshotError } from "./errors.ts";
 
 const MAGIC = Buffer.from("DOMLABSN", "latin1");
@@ -26,8 +26,6 @@ export const VERSION = 1;
 export const PREAMBLE_BYTES = 96;
 const PREAMBLE_CRC = 92;
 export const ENTRY_BYTES = 16;
-export const WINDOW_PAGES = 32;
-export const WINDOW_BYTES = WINDOW_PAGES * PAGE_SIZE;
 /** In an entry's length: the chunk is not compressed. */
 const CHUNK_RAW = 2 ** 31;
 /** Longest header, not compressed. */
@@ -150,6 +148,16 @@ export function decodePreamble(bytes: Buffer, fileBytes: number, path: string): 
     throw damaged(path, "its parts do not fit together");
   }
   return preamble;
+}
+
+/** The error of a chunk that is not what was written. */
+export function damagedChunk({ window }: Chunk, path: string): SnapshotError {
+  return damaged(path, `the pages from ${window * WINDOW_PAGES} on are wrong`);
+}
+
+/** Compares the checksum of a chunk as it is in the file. @throws SnapshotError damaged-snapshot */
+export function checkChunk(chunk: Chunk, stored: Uint8Array, path: string): void {
+  if (crc32(stored) !== chunk.crc) throw damagedChunk(chunk, path);
 }
 
 /** One entry of the table. */

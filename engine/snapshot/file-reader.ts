@@ -11,22 +11,23 @@ import { type Codec, codecOf } from "./codec.ts";
 import { damaged, errnoOf, SnapshotError, throwIfCancelled } from "./errors.ts";
 import {
   type Chunk,
+  checkChunk,
+  damagedChunk,
   decodePreamble,
   decodeTable,
   ENTRY_BYTES,
   PREAMBLE_BYTES,
   type Preamble,
   pageCount,
-  WINDOW_BYTES,
-  WINDOW_PAGES,
 } from "./file-format.ts";
+import { placementsOf } from "./placement.ts";
 
 /** Groups of chunks in the hands of Node's pool of threads at a time. */
 const DEPTH = 6;
 /** Bytes of chunks that are read together. */
 const GROUP_BYTES = 512 << 10;
-/** A window whose pages lie in more pieces than this is written whole, zeros and all: calls cost more than zeros. */
-const MOST_PIECES = 4;
+/** The same where nothing is decompressed. */
+const VERIFY_DEPTH = 2;
 
 const writeAsync = promisify(write);
 const inflateAsync = promisify<Uint8Array, object, Buffer>(inflateRaw);
@@ -35,6 +36,16 @@ export interface LoadOptions {
   readonly signal?: AbortSignal;
   /** Called now and then with bytes of memory dealt with, of all that are stored. */
   readonly onProgress?: (done: number, total: number) => void;
+}
+
+/** What is done with chunks. */
+export interface ChunkVisitor {
+  /** Asked before a chunk is decompressed; all are wanted unless it says false. */
+  wants?(chunk: Chunk): boolean;
+  /** A chunk that is to come before all others. */
+  wish?(): Chunk | undefined;
+  /** The stored pages of a chunk. */
+  take(chunk: Chunk, bytes: Uint8Array): Promise<void>;
 }
 
 /** Chunks that lie one behind the other. */
@@ -62,26 +73,6 @@ function groupsOf(chunks: readonly Chunk[]): Group[] {
   return groups;
 }
 
-interface Piece {
-  readonly first: number;
-  readonly count: number;
-}
-
-/** The set bits of a 32-bit number as runs. */
-function piecesOf(pages: number): Piece[] {
-  const pieces: Piece[] = [];
-  for (let n = 0; n < WINDOW_PAGES; ) {
-    if (((pages >>> n) & 1) === 0) {
-      n++;
-      continue;
-    }
-    const first = n;
-    while (n < WINDOW_PAGES && ((pages >>> n) & 1) !== 0) n++;
-    pieces.push({ first, count: n - first });
-  }
-  return pieces;
-}
-
 async function writeWhole(descriptor: number, bytes: Uint8Array, position: number): Promise<void> {
   for (let done = 0; done < bytes.length; ) {
     done += (await writeAsync(descriptor, bytes, done, bytes.length - done, position + done)).bytesWritten;
@@ -89,21 +80,8 @@ async function writeWhole(descriptor: number, bytes: Uint8Array, position: numbe
 }
 
 /** Puts a window's stored pages into a memory file. */
-async function place(descriptor: number, { window, pages }: Chunk, bytes: Uint8Array): Promise<void> {
-  const start = window * WINDOW_BYTES;
-  const pieces = piecesOf(pages);
-  const [first, last] = [pieces[0], pieces.at(-1)];
-  if (first === undefined || last === undefined) return;
-  const spread =
-    pieces.length > MOST_PIECES ? new Uint8Array((last.first + last.count - first.first) * PAGE_SIZE) : null;
-  let from = 0;
-  for (const piece of pieces) {
-    const part = bytes.subarray(from, from + piece.count * PAGE_SIZE);
-    from += part.length;
-    if (spread === null) await writeWhole(descriptor, part, start + piece.first * PAGE_SIZE);
-    else spread.set(part, (piece.first - first.first) * PAGE_SIZE);
-  }
-  if (spread !== null) await writeWhole(descriptor, spread, start + first.first * PAGE_SIZE);
+export async function place(descriptor: number, chunk: Chunk, bytes: Uint8Array): Promise<void> {
+  for (const part of placementsOf(chunk, bytes)) await writeWhole(descriptor, part.bytes, part.at);
 }
 
 /** An open snapshot file whose preamble, table and header have been read and checked. */
@@ -116,8 +94,9 @@ export class SnapshotFile {
   readonly fileBytes: number;
   /** Bytes of memory that it stores, in whole pages. */
   readonly touchedBytes: number;
+  /** What is stored of its memory, in the order of the windows. */
+  readonly chunks: readonly Chunk[];
   private readonly file: FileHandle;
-  private readonly chunks: readonly Chunk[];
   private readonly codec: Codec;
 
   constructor(
@@ -148,27 +127,69 @@ export class SnapshotFile {
       const what = `the snapshot ${this.path} is of a machine with ${this.ramBytes / 2 ** 20} MiB of memory`;
       throw new SnapshotError("other-memory", what, `give the machine that much, not ${ramBytes / 2 ** 20} MiB`);
     }
-    await this.visit((chunk, bytes) => place(descriptor, chunk, bytes), options);
+    await this.visit({ take: (chunk, bytes) => place(descriptor, chunk, bytes) }, options);
+  }
+
+  /** A path by which the processes of this user open the same file while it is open here, whatever becomes of its name. */
+  get lasting(): string {
+    return process.platform === "linux" ? `/proc/${process.pid}/fd/${this.file.fd}` : this.path;
   }
 
   /** Reads everything and checks it. @throws as loadInto() */
   async check(options: LoadOptions = {}): Promise<void> {
-    await this.visit(async () => {}, options);
+    await this.visit({ take: async () => {} }, options);
   }
 
-  private async visit(
-    take: (chunk: Chunk, bytes: Uint8Array) => Promise<void>,
+  /**
+   * Reads everything and compares the checksums, which costs a tenth of check(): what passes can still turn out to be no
+   * compressed pages, but only if it was never written by us.
+   * @throws as loadInto()
+   */
+  async verify(options: LoadOptions = {}): Promise<void> {
+    await this.forGroups(VERIFY_DEPTH, options, async (group, bytes) => {
+      for (const chunk of group.chunks) this.storedOf(chunk, bytes, group.at);
+    });
+  }
+
+  /**
+   * Gives every chunk that the visitor wants to it, decompressed, several at a time.
+   * @throws as loadInto(), when nothing is under way any more
+   */
+  async visit(visitor: ChunkVisitor, options: LoadOptions & { readonly depth?: number } = {}): Promise<void> {
+    await this.forGroups(options.depth ?? DEPTH, options, async (group, bytes) => {
+      for (const chunk of group.chunks) {
+        throwIfCancelled(options.signal);
+        // One between two others, so that wishes cannot keep the rest away.
+        const wish = visitor.wish?.();
+        if (wish !== undefined) await this.visitOne(wish, visitor);
+        if (visitor.wants?.(chunk) !== false) await this.unpack(chunk, bytes, group.at, visitor);
+      }
+    });
+  }
+
+  /** visit() for one chunk, out of turn. */
+  async visitOne(chunk: Chunk, visitor: ChunkVisitor): Promise<void> {
+    if (visitor.wants?.(chunk) === false) return;
+    await this.unpack(chunk, await readPart(this.file, this.path, chunk.at, chunk.stored), chunk.at, visitor);
+  }
+
+  private async forGroups(
+    depth: number,
     { signal, onProgress }: LoadOptions,
+    work: (group: Group, bytes: Uint8Array) => Promise<void>,
   ): Promise<void> {
     const groups = groupsOf(this.chunks).values();
     let done = 0;
     let failed = false;
     const worker = async (): Promise<void> => {
+      // One for all its groups: a new one each would cost as much as reading.
+      const buffer = Buffer.allocUnsafeSlow(GROUP_BYTES);
       // The iterator is shared: each worker takes the next group.
       for (const group of groups) {
         if (failed) return;
         throwIfCancelled(signal);
-        await this.readGroup(group, take);
+        const bytes = await readInto(this.file, this.path, group.at, buffer.subarray(0, group.bytes));
+        await work(group, bytes);
         for (const { pages } of group.chunks) done += pageCount(pages) * PAGE_SIZE;
         onProgress?.(done, this.touchedBytes);
       }
@@ -182,23 +203,24 @@ export class SnapshotFile {
       }
     };
     // All must have ended before the caller does something else with the descriptor.
-    const results = await Promise.allSettled(Array.from({ length: DEPTH }, guarded));
+    const results = await Promise.allSettled(Array.from({ length: depth }, guarded));
     const failure = results.find((result) => result.status === "rejected");
     if (failure !== undefined) throw failure.reason;
   }
 
-  private async readGroup(group: Group, take: (chunk: Chunk, bytes: Uint8Array) => Promise<void>): Promise<void> {
-    const bytes = await readPart(this.file, this.path, group.at, group.bytes);
-    for (const chunk of group.chunks) {
-      const start = chunk.at - group.at;
-      const stored = bytes.subarray(start, start + chunk.stored);
-      const name = `the pages from ${chunk.window * WINDOW_PAGES} on are wrong`;
-      if (crc32(stored) !== chunk.crc) throw damaged(this.path, name);
-      const length = pageCount(chunk.pages) * PAGE_SIZE;
-      const whole = chunk.raw ? stored : await this.codec.decompress(stored, length);
-      if (whole === undefined) throw damaged(this.path, name);
-      await take(chunk, whole);
-    }
+  /** A chunk within `bytes`, which were read from `at` on. @throws SnapshotError damaged-snapshot */
+  private storedOf(chunk: Chunk, bytes: Uint8Array, at: number): Uint8Array {
+    const stored = bytes.subarray(chunk.at - at, chunk.at - at + chunk.stored);
+    checkChunk(chunk, stored, this.path);
+    return stored;
+  }
+
+  private async unpack(chunk: Chunk, bytes: Uint8Array, at: number, visitor: ChunkVisitor): Promise<void> {
+    const stored = this.storedOf(chunk, bytes, at);
+    const length = pageCount(chunk.pages) * PAGE_SIZE;
+    const whole = chunk.raw ? stored : await this.codec.decompress(stored, length);
+    if (whole === undefined) throw damagedChunk(chunk, this.path);
+    await visitor.take(chunk, whole);
   }
 
   /** Closes the file; nothing must be under way. */
@@ -207,7 +229,7 @@ export class SnapshotFile {
   }
 }
 
-function readFailure(error: unknown, path: string): unknown {
+export function readFailure(error: unknown, path: string): unknown {
   const errno = errnoOf(error);
   if (errno === undefined) return error;
   if (errno === "ENOENT" || errno === "ENOTDIR") {
@@ -226,11 +248,10 @@ function readFailure(error: unknown, path: string): unknown {
 }
 
 /** @throws SnapshotError damaged-snapshot where the file ends too early; unreadable-snapshot */
-async function readPart(file: FileHandle, path: string, position: number, length: number): Promise<Buffer> {
-  const bytes = Buffer.allocUnsafe(length);
+async function readInto(file: FileHandle, path: string, position: number, bytes: Buffer): Promise<Buffer> {
   try {
-    for (let done = 0; done < length; ) {
-      const { bytesRead } = await file.read(bytes, done, length - done, position + done);
+    for (let done = 0; done < bytes.length; ) {
+      const { bytesRead } = await file.read(bytes, done, bytes.length - done, position + done);
       if (bytesRead === 0) throw damaged(path, "it is cut off");
       done += bytesRead;
     }
@@ -238,6 +259,10 @@ async function readPart(file: FileHandle, path: string, position: number, length
     throw readFailure(error, path);
   }
   return bytes;
+}
+
+function readPart(file: FileHandle, path: string, position: number, length: number): Promise<Buffer> {
+  return readInto(file, path, position, Buffer.allocUnsafe(length));
 }
 
 async function readHeader(file: FileHandle, path: string, preamble: Preamble): Promise<unknown> {
@@ -253,7 +278,8 @@ async function readHeader(file: FileHandle, path: string, preamble: Preamble): P
   throw damaged(path, "its header cannot be read");
 }
 
-async function codecFor(preamble: Preamble, path: string): Promise<Codec> {
+/** The codec that a file names. @throws SnapshotError damaged-snapshot, unsupported-host */
+export async function codecFor(preamble: Preamble, path: string): Promise<Codec> {
   const codec = await codecOf(preamble.codec);
   if (codec === "unknown") throw damaged(path, `its compression ${preamble.codec} does not exist`);
   if (codec !== "missing") return codec;

@@ -8,7 +8,7 @@ import { dirname } from "node:path";
 import { promisify } from "node:util";
 import { crc32, deflateRaw } from "node:zlib";
 import { PAGE_SIZE } from "../abi/xen.ts";
-import type { FramePlan } from "../memory/frame-plan.ts";
+import { type FramePlan, WINDOW_BYTES, WINDOW_PAGES } from "../memory/frame-plan.ts";
 import { posix } from "../memory/posix.ts";
 import { type Codec, preferredCodec } from "./codec.ts";
 import { errnoOf, SnapshotError, throwIfCancelled } from "./errors.ts";
@@ -21,8 +21,6 @@ import {
   MAX_HEADER_BYTES,
   PREAMBLE_BYTES,
   pageCount,
-  WINDOW_BYTES,
-  WINDOW_PAGES,
 } from "./file-format.ts";
 
 /** Windows in the hands of the pool at a time: enough for its four threads, and a little memory. */

@@ -181,6 +181,8 @@ export const CODE_GENERATION = 0x400000;
  */
 export const PHYSMAP = 0x800000;
 export const PHYSMAP_DEVICE = 2;
+/** Bit 2 of an address: the frame's contents may be on their way, and the host is asked for them before the first access. */
+export const PHYSMAP_LATER = 4;
 export const PHYSMAP_FRAMES = 0x100000; // 4 GiB of guest-physical space
 /** Block entry hash, 16 bytes: u32 code address in this memory, u32 record, u32 generation, u32 mode. */
 export const ENTRY_HASH = 0xc00000;

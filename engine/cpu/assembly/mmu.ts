@@ -8,7 +8,7 @@
  */
 import { codeWritten } from "./code";
 import { pageFault, raiseError } from "./fault";
-import { hostDevice } from "./host";
+import { hostArrive, hostDevice } from "./host";
 import {
   CODE_EPOCH,
   CODE_FLAG,
@@ -33,6 +33,7 @@ import {
   PHYSMAP,
   PHYSMAP_DEVICE,
   PHYSMAP_FRAMES,
+  PHYSMAP_LATER,
   TLB,
   TLB_ADDEND,
   TLB_ENTRIES,
@@ -134,8 +135,14 @@ function ordinary(at: u32): u32 {
 /** Address in this memory of a guest-physical address, 0 where nothing is; bit 0 of the frame means read-only. */
 function physical(pa: u64): u32 {
   if (pa >> 12 >= <u64>PHYSMAP_FRAMES) return 0;
-  const frame = load<u32>(PHYSMAP + ((<u32>(pa >> 12)) << 2));
-  return frame == 0 || frame == PHYSMAP_DEVICE ? 0 : frame | (<u32>pa & 0xffe);
+  const entry = PHYSMAP + ((<u32>(pa >> 12)) << 2);
+  let frame = load<u32>(entry);
+  if ((frame & (PHYSMAP_DEVICE | PHYSMAP_LATER)) != 0) {
+    if (frame == PHYSMAP_DEVICE) return 0;
+    hostArrive(<u32>(pa >> 12));
+    frame = load<u32>(entry);
+  }
+  return frame == 0 ? 0 : frame | (<u32>pa & 0xffe);
 }
 
 function readEntry64(pa: u64): u64 {

@@ -3,8 +3,15 @@ import { readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import type { OperationTable } from "./ir.ts";
 
-/** @throws Error when the build has not run */
+let loaded: OperationTable | undefined;
+
+/** Read at the first call, which takes some 15 ms. @throws Error when the build has not run */
 export function loadOperations(): OperationTable {
+  loaded ??= read();
+  return loaded;
+}
+
+function read(): OperationTable {
   const file = new URL("../operations.json", import.meta.url);
   const built = file.pathname.includes("/dist/")
     ? file

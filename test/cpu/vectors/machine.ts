@@ -114,6 +114,7 @@ export class Machine {
       },
       hostNanoseconds: () => 0,
       hostDevice: () => 0,
+      hostArrive: () => {},
       abort: () => {
         throw new Error("the core aborted");
       },
