@@ -11,19 +11,19 @@ describe("golden vectors", () => {
   let cases = 0;
 
   for (const name of FILES) {
-    it(`${name}: every case ends as on the real processor`, { timeout: 60_000 }, () => {
+    it(`${name}: every case ends as on the real processor`, () => {
       const outcome = new Replay(new Machine(CORE)).replayCases(vectorFile(name), "step");
       cases += outcome.cases;
       if (outcome.failures.length > 0) expect.fail(report(outcome));
     });
 
-    it(`${name}: and as part of a decoded block`, { timeout: 60_000 }, () => {
+    it(`${name}: and as part of a decoded block`, () => {
       const outcome = new Replay(new Machine(CORE)).replayCases(vectorFile(name), "block");
       if (outcome.failures.length > 0) expect.fail(report(outcome));
     });
   }
 
-  it("random programs end as on the real processor", { timeout: 60_000 }, () => {
+  it("random programs end as on the real processor", () => {
     const outcome = new Replay(new Machine(CORE)).replayPrograms(vectorFile("programs"));
     expect(outcome.cases).toBeGreaterThanOrEqual(LEAST_PROGRAMS);
     if (outcome.failures.length > 0) expect.fail(report(outcome));

@@ -25,6 +25,7 @@ import {
   CODE_POOL,
   CODE_POOL_END,
   CODE_RESETS,
+  CPL,
   CUR,
   EFLAGS,
   ENTRY_COUNT,
@@ -331,22 +332,47 @@ export function jumpIndirect(ip: u32, target: u64): u32 {
   return left < 0 ? STOPPED_RECORD : enter(target);
 }
 
-/** Whether the run loop has something to do before the next instruction. */
-export function attention(): bool {
+/** Whether the run loop has something to do before the next instruction, other than to keep interrupts away from it. */
+function attention(): bool {
   const flags = load<u32>(EFLAGS);
-  if ((flags & FLAG_TF) != 0 || load<u32>(SHADOW) != 0 || load<u32>(KICK) != 0) return true;
+  if ((flags & FLAG_TF) != 0 || load<u32>(KICK) != 0) return true;
   if ((flags & FLAG_IF) == 0) return false;
   if (load<u32>(IRQ_INJECT) != 0) return true;
   const line = load<u32>(IRQ_BYTE);
   return line != 0 && load<u8>(line) != 0;
 }
 
-/** After a handler that changed flow, mode or the interrupt flag; RIP is exact. @returns the next record. */
+/**
+ * After a handler that changed flow, mode or the interrupt flag; RIP is exact. A shadow is over where no interrupt waits: the
+ * next instruction runs before anybody looks for one again. @returns the next record.
+ */
 export function afterJump(ip: u32): u32 {
   const left = load<i32>(LEFT) - <i32>load<u16>(ip, R_COUNT);
   store<i32>(LEFT, left);
   if (left < 0 || load<u32>(EXIT) != 0 || attention()) return STOPPED_RECORD;
+  store<u32>(SHADOW, 0);
   return enter(linearRip());
+}
+
+/**
+ * STI in compiled 64-bit code, if it is nothing but a bit: the processor may do it, nothing waits for the run loop, and the budget
+ * is enough for the instructions up to here. @returns whether it is done
+ */
+export function enableInterrupts(count: i32): bool {
+  const flags = load<u32>(EFLAGS);
+  if (load<u32>(CPL) != 0 || load<i32>(LEFT) < count) return false;
+  if ((flags & FLAG_IF) != 0) return true;
+  store<u32>(EFLAGS, flags | FLAG_IF);
+  if (!attention()) return true;
+  store<u32>(EFLAGS, flags);
+  return false;
+}
+
+/** CLI in compiled code. @returns false where it faults: nothing is done then */
+export function disableInterrupts(): bool {
+  if (load<u32>(CPL) != 0) return false;
+  store<u32>(EFLAGS, load<u32>(EFLAGS) & ~FLAG_IF);
+  return true;
 }
 
 /** Ends the run before the instruction at record `ip`'s offset. */

@@ -17,7 +17,17 @@ export {
   shrdValue,
   signedHigh,
 } from "./alu";
-export { afterJump, codeWritten, dropCode, farJump, jumpMissed, jumpStopped, resetCode } from "./code";
+export {
+  afterJump,
+  codeWritten,
+  disableInterrupts,
+  dropCode,
+  enableInterrupts,
+  farJump,
+  jumpMissed,
+  jumpStopped,
+  resetCode,
+} from "./code";
 export { bswap32, bswap64, handlerIndexes } from "./compiled";
 export { getCarry, getCond, getFlags, materialize, setCarry, setCarryOverflow, setCounted, setResult } from "./flags";
 export { flushJumps, flushTlb, lockAddress, translate } from "./mmu";

@@ -50,7 +50,7 @@ export const EXIT = 0x140;
 export const SHADOW = 0x144;
 /** u64 count of retired instructions. */
 export const ICOUNT = 0x148;
-/** Exit details: meaning by exit reason (see exits.ts). */
+/** Exit details: meaning by exit reason (EXIT_*). */
 export const EXIT_A = 0x150; // u32
 export const EXIT_B = 0x154; // u32
 export const EXIT_C = 0x158; // u64

@@ -23,7 +23,7 @@ import { type MadeModule, ModuleMaker } from "./module-maker.ts";
 import { loadOperations } from "./operations.ts";
 
 export interface CompilerOptions {
-  /** Runs of a block until it is compiled. */
+  /** Runs of a block until it is compiled: about as many as cost what compiling it costs. */
   readonly threshold: number;
   /** Blocks of a module, unless they have waited for long. */
   readonly batch: number;
@@ -33,9 +33,14 @@ export interface CompilerOptions {
   readonly background: boolean;
 }
 
-const DEFAULTS: CompilerOptions = { threshold: 1000, batch: 64, most: 40_000, background: false };
-/** Looks at a queue that is not full before it is compiled as it is. */
-const PATIENCE = 256;
+const DEFAULTS: CompilerOptions = { threshold: 10_000, batch: 2048, most: 40_000, background: false };
+/**
+ * How long a queue that is not full waits before it is compiled as it is: each look at it adds its length and STRAGGLER. The blocks of
+ * a module lie together and call each other directly, so few large modules run faster than many small ones; a thousand blocks that
+ * became hot together wait for some hundreds of looks, a single one for thousands.
+ */
+const PATIENCE = 400_000;
+const STRAGGLER = 50;
 
 /** Exports of the core that the compiler uses itself. */
 export interface CompilerCore {
@@ -79,7 +84,8 @@ export class BlockCompiler {
   private readonly first: number;
   private next: number;
   private resets: number;
-  private patience = PATIENCE;
+  /** What looks at the queue have added up to. */
+  private waited = 0;
   /** Whether the background has not answered yet. */
   private waiting = false;
   /** Blocks compiled so far. */
@@ -114,8 +120,9 @@ export class BlockCompiler {
     if (this.waiting) this.receive();
     const count = this.word(HOT_COUNT);
     if (count === 0 || this.waiting) return;
-    if (count < this.options.batch && --this.patience > 0) return;
-    this.patience = PATIENCE;
+    this.waited += count + STRAGGLER;
+    if (count < this.options.batch && this.waited < PATIENCE) return;
+    this.waited = 0;
     this.compileQueue(count);
   }
 

@@ -1,6 +1,8 @@
 /**
  * Compiles one decoded block into one WebAssembly function (record) → next record.
  *
+ * Hot blocks that it leads to become part of the function (plan.ts, flow.ts).
+ *
  * The function does what the interpreter does with the same records. Registers that were read or written stay in locals
  * (values.ts), flags are left pending (flags.ts); both are in memory wherever the block is left. Where the interpreter would
  * go on elsewhere the function calls what runs there as its last act, or returns the record when that is nothing compiled.
@@ -13,41 +15,27 @@ import {
   LAZY_A,
   LAZY_B,
   LAZY_KIND,
-  LEFT,
+  R_LENGTH,
+  R_OFFSET,
   R_OP,
   R_SIZE,
   RECORD,
-  SLOT_PAGE,
   SLOT_TEMP,
 } from "../assembly/layout.ts";
 import { EMPTY, Encoder } from "./encoder.ts";
-import { depthOf, MEMORY, type Operand, push as pushOperand } from "./flags.ts";
+import { depthOf, MEMORY, type Operand } from "./flags.ts";
+import { Flow, type ModuleFrame } from "./flow.ts";
 import { fold, isConstant, isRegister, type Node } from "./fold.ts";
 import { type Extent, GuestMemory } from "./guest-memory.ts";
-import type { Access, Expression, OperationTable, Statement, Wasm } from "./ir.ts";
+import type { Access, Expression, Statement, Wasm } from "./ir.ts";
 import type { FunctionCode } from "./module-writer.ts";
-import type { DecodedBlock, DecodedRecord, RecordReader } from "./records.ts";
+import { TracePlan } from "./plan.ts";
+import type { DecodedBlock, DecodedRecord } from "./records.ts";
 import { assigned, CHANGING, PENDING, SETTING, touchesFlags, writesRegisters } from "./texts.ts";
 import { type RegisterCache, Values } from "./values.ts";
 
-/** What a block's function needs to know of the module that it becomes part of. */
-export interface ModuleFrame {
-  readonly table: OperationTable;
-  readonly records: RecordReader;
-  /** Number of the record operation that the interpreter executes where code has changed. */
-  readonly resync: number;
-  /** Function index of an imported function. */
-  imported(name: string): number;
-  /** Function index of a block of this module by its head. */
-  local(head: number): number | undefined;
-  /** Names of the core's handlers by function table index. */
-  readonly handlers: ReadonlyMap<number, string>;
-}
-
 /** Flag states that wait below one another at most. */
 const DEEPEST = 3;
-/** Handlers that change flags and nothing else. */
-const FLAGS_ONLY: ReadonlySet<string> = new Set(["clearInterrupts"]);
 const RSP = 32;
 
 export class BlockEmitter {
@@ -58,63 +46,72 @@ export class BlockEmitter {
   private readonly code: Encoder;
   private variables = new Map<string, Node>();
   private assigned: ReadonlySet<string> = new Set();
-  /** The record at hand. */
-  private at = 0;
-  private name = "";
   private lazyA: Operand | undefined;
   private lazyB: Operand | undefined;
-  /** Whether the code after what is emitted cannot be reached. */
-  private ended = false;
-  private loops = false;
+  private readonly flow: Flow;
 
-  private constructor(frame: ModuleFrame, block: DecodedBlock, extents?: Extent[]) {
+  private constructor(frame: ModuleFrame, block: DecodedBlock, plan: TracePlan, extents?: Extent[]) {
     this.frame = frame;
     this.block = block;
     this.values = new Values(frame.imported);
     this.code = this.values.code;
-    this.memory = new GuestMemory(this.values, () => this.leaveHere(), extents);
+    this.memory = new GuestMemory(this.values, () => this.flow.leaveHere(), extents);
+    this.flow = new Flow({ frame, block, plan, values: this.values, memory: this.memory });
   }
 
   /** Compiles a block: once to see how far its memory accesses reach, and once to keep. */
   static compile(frame: ModuleFrame, block: DecodedBlock): FunctionCode {
-    const first = new BlockEmitter(frame, block);
+    const plan = new TracePlan(frame.records, frame.pages);
+    const first = new BlockEmitter(frame, block, plan);
     first.emit();
-    return new BlockEmitter(frame, block, first.memory.extents).emit();
+    plan.settle(first.flow.sides.length);
+    return new BlockEmitter(frame, block, plan, first.memory.extents).emit();
   }
 
   private emit(): FunctionCode {
-    // Everything stands in a loop, for blocks that jump to their own start.
-    this.values.depth = 1;
-    const { records } = this.block;
-    for (const record of records) {
-      this.operation(record);
-      if (this.ended) break;
-    }
-    if (!this.ended) this.leaveTo((records.at(-1)?.at ?? this.block.head) + RECORD);
+    // Everything stands in a loop, for blocks that jump to their own start, and in a block for each side, whose code is behind it.
+    this.trace(this.block);
+    for (let n = 0; n < this.flow.sides.length; n++) this.trace(this.flow.beginSide(n));
     return this.finish();
+  }
+
+  /** The records of a block, and of those that it goes on with. */
+  private trace(first: DecodedBlock): void {
+    let block: DecodedBlock | undefined = first;
+    while (block !== undefined) {
+      this.flow.following = undefined;
+      this.flow.ended = false;
+      for (const record of block.records) {
+        this.operation(record);
+        if (this.flow.ended) break;
+      }
+      if (!this.flow.ended) this.flow.leaveTo((block.records.at(-1)?.at ?? block.head) + RECORD);
+      block = this.flow.following;
+    }
   }
 
   private finish(): FunctionCode {
     const start = new Encoder(64);
     this.values.writePrologue(start);
-    if (this.loops) start.block("loop", EMPTY);
+    if (this.flow.loops) start.block("loop", EMPTY);
+    for (let n = 0; n < this.flow.sides.length; n++) start.block("block", EMPTY);
     const offset = start.length;
     start.append(this.code.bytes());
-    if (this.loops) start.op("end");
+    if (this.flow.loops) start.op("end");
     start.op("unreachable");
     start.op("end");
     return { body: start.bytes(), hints: this.values.hints.map(([at, likely]) => [at + offset, likely]) };
   }
 
   private fold(expression: Expression): Node {
-    return fold(expression, this.at, this.frame.records, this.variables);
+    return fold(expression, this.flow.at, this.frame.records, this.variables);
   }
 
   // --- statements -------------------------------------------------------------------------------------------------
 
   private statements(list: readonly Statement[]): void {
     for (const statement of list) {
-      if (this.ended) return;
+      if (this.flow.ended) return;
       this.statement(statement);
     }
   }
@@ -153,7 +150,7 @@ export class BlockEmitter {
         this.branch(this.fold(statement[1]), statement[2], statement[3]);
         return;
       case "fault":
-        this.leaveTo(this.at);
+        this.flow.leaveTo(this.flow.at);
         return;
       case "do":
         this.repeat(statement[1], statement[2]);
@@ -165,13 +162,13 @@ export class BlockEmitter {
         );
         return;
       case "take":
-        this.take();
+        this.flow.take();
         return;
       case "jump":
-        this.jump(this.fold(statement[1]));
+        this.flow.jump(this.fold(statement[1]));
         return;
       case "done":
-        throw new Error(`operation ${this.name}: "done" stands in handlers only`);
+        throw new Error(`operation ${this.flow.name}: "done" stands in handlers only`);
     }
   }
 
@@ -220,7 +217,7 @@ export class BlockEmitter {
   private setLazy(word: Node): void {
     const { lazyA: a, lazyB: b } = this;
     if (word[0] !== "i32" || a === undefined || b === undefined) {
-      throw new Error(`operation ${this.name}: flags that are not known`);
+      throw new Error(`operation ${this.flow.name}: flags that are not known`);
     }
     this.values.pending = { kind: "lazy", op: word[1] & 0xff, shift: word[1] >>> 8, a, b };
   }
@@ -231,6 +228,8 @@ export class BlockEmitter {
       this.statements(condition[1] !== 0 ? then : otherwise);
       return;
     }
+    if (otherwise.length === 0 && then.length === 1 && then[0]?.[0] === "take" && this.flow.leaveToSide(condition))
+      return;
     const settles = touchesFlags(then) || touchesFlags(otherwise);
     const writes = writesRegisters(then) || writesRegisters(otherwise);
     if (settles) this.values.settle();
@@ -255,7 +254,7 @@ export class BlockEmitter {
     }
     code.op("end");
     this.values.depth--;
-    this.ended = first === undefined && second === undefined;
+    this.flow.ended = first === undefined && second === undefined;
     this.values.cache = both(first, second) ?? before;
   }
 
@@ -263,8 +262,8 @@ export class BlockEmitter {
   private arm(list: readonly Statement[], settles: boolean): RegisterCache | undefined {
     const { dirty } = this.values;
     this.statements(list);
-    if (this.ended) {
-      this.ended = false;
+    if (this.flow.ended) {
+      this.flow.ended = false;
       return undefined;
     }
     if (settles) this.values.settle();
@@ -313,84 +312,11 @@ export class BlockEmitter {
     if (name === "addressNarrow") this.values.cache[SLOT_TEMP >> 3] = 0;
   }
 
-  // --- leaving the block ------------------------------------------------------------------------------------------
-
-  /** Returns a record to whoever runs the block: the interpreter goes on there. */
-  private leaveTo(record: number): void {
-    this.values.storeAll();
-    this.code.i32(record);
-    this.code.op("return");
-    this.ended = true;
-  }
-
-  /** Leaves at the operation at hand, on a way that is seldom taken. */
-  private leaveHere(): void {
-    this.leaveTo(this.at);
-    this.ended = false;
-  }
-
-  /** Takes the instructions up to this record off the budget; leaves whether it is used up on the stack. */
-  private spend(): void {
-    const { code, at } = this;
-    const left = this.values.local("i32");
-    code.i32(0);
-    code.i32(0);
-    code.load("u32", LEFT);
-    code.i32(this.frame.records.count(at));
-    code.op("i32.sub");
-    code.tee(left);
-    code.store("u32", LEFT);
-    code.get(left);
-    code.i32(0);
-    code.op("i32.lt_s");
-  }
-
-  /** The direct jump that the record names. */
-  private take(): void {
-    const { code, frame, block, at } = this;
-    this.values.storeAll();
-    const target = frame.records.target(at);
-    if (target < 0 || target > 0xfff) {
-      this.values.push(["op", "i64.add", ["register", "u64", SLOT_PAGE], ["i64", BigInt(target)]]);
-      code.i32(frame.records.count(at));
-      code.returnCall(frame.imported("jump"));
-    } else {
-      this.spend();
-      this.values.unlikely(() => {
-        code.i32(at);
-        code.returnCall(frame.imported("farJump"));
-      });
-      const head = frame.records.find(block.page, target);
-      if (head === block.head) {
-        this.loops = true;
-        code.branch(this.values.depth - 1);
-      } else if (head !== undefined) {
-        code.i32(head);
-        code.returnCall(frame.local(head) ?? frame.imported("enter"));
-      } else {
-        code.i32(at);
-        code.returnCall(frame.imported("link"));
-      }
-    }
-    this.ended = true;
-  }
-
-  /** An indirect jump. */
-  private jump(target: Node): void {
-    const { code, frame } = this;
-    const linear = this.values.operand(target, "i64");
-    this.values.storeAll();
-    pushOperand(code, linear);
-    code.i32(frame.records.count(this.at));
-    code.returnCall(frame.imported("jump"));
-    this.ended = true;
-  }
-
   // --- operations -------------------------------------------------------------------------------------------------
 
   private operation(record: DecodedRecord): void {
-    this.at = record.at;
-    this.name = record.name;
+    this.flow.at = record.at;
+    this.flow.name = record.name;
     this.variables = new Map();
     const condition = /^jcc_(\d+)$/.exec(record.name);
     const body = this.frame.table.bodies[record.name];
@@ -400,7 +326,7 @@ export class BlockEmitter {
     } else if (record.name === "cold" || record.name === "cold_jump") {
       this.cold(record.name === "cold_jump");
     } else if (body === undefined) {
-      this.leaveTo(record.at);
+      this.flow.leaveTo(record.at);
     } else {
       this.assigned = assigned(body, new Set());
       this.statements(body);
@@ -410,7 +336,8 @@ export class BlockEmitter {
 
   /** An operation that is a function of the core: made from its template where it has one, else called. */
   private cold(jumps: boolean): void {
-    const { frame, at } = this;
+    const { frame } = this;
+    const { at } = this.flow;
     const name = frame.handlers.get(frame.records.handler(at)) ?? "";
     const template = jumps ? undefined : frame.table.templates[name];
     if (template !== undefined) {
@@ -422,9 +349,29 @@ export class BlockEmitter {
       this.pushFlags();
     } else if (name === "memoryFence") {
       this.code.fence();
+    } else if (name === "clearInterrupts") {
+      this.whereRefused("disableInterrupts", []);
+    } else if (name === "setInterrupts") {
+      this.setInterrupts();
     } else if (name !== "sse_ordering") {
-      this.callHandler(name, jumps);
+      this.callHandler(jumps);
     }
+  }
+
+  /** Has the core do the operation; where it does not the interpreter does. */
+  private whereRefused(name: string, operands: readonly number[]): void {
+    for (const operand of operands) this.code.i32(operand);
+    this.values.callCore(name);
+    this.code.op("i32.eqz");
+    this.values.unlikely(() => this.flow.leaveHere());
+  }
+
+  /** STI. A block ends with it, as interrupts may wait: as a rule none does. */
+  private setInterrupts(): void {
+    const { records } = this.frame;
+    const { at, count } = this.flow;
+    this.whereRefused("enableInterrupts", [count]);
+    this.flow.goOn(Number(records.field(at, "u16", R_OFFSET)) + Number(records.field(at, "u8", R_LENGTH)));
   }
 
   /**
@@ -444,7 +391,7 @@ export class BlockEmitter {
       code.op("i32.wrap_i64");
       code.i32(size - 1);
       code.op("i32.and");
-      this.values.unlikely(() => this.leaveHere());
+      this.values.unlikely(() => this.flow.leaveHere());
     }
     const { host, offset } = this.memory.place(["local", address, "i64"], size, true);
     const exact = this.values.local("i32");
@@ -472,17 +419,19 @@ export class BlockEmitter {
   }
 
   /** A handler of the core: it may change every register and, unless it is known, write memory. */
-  private callHandler(name: string, jumps: boolean): void {
-    const { code, at, frame } = this;
+  private callHandler(jumps: boolean): void {
+    const { code, frame } = this;
+    const { at } = this.flow;
     this.values.settle();
     this.values.writeBack();
+    this.flow.pay();
     code.i32(0);
     code.i32(at);
     code.store("u32", CUR);
     code.i32(at);
     code.i32(frame.records.handler(at));
     code.call(frame.imported("handle"));
-    if (FLAGS_ONLY.has(name)) return;
+    this.flow.forgetCalls();
     this.values.cache.fill(0);
     this.memory.clear();
     if (!jumps) {
@@ -492,12 +441,13 @@ export class BlockEmitter {
     code.i32(at);
     this.values.callCore("afterJump");
     code.op("return");
-    this.ended = true;
+    this.flow.ended = true;
   }
 
   /** A handler may have written over code: the next record says whether to go on. */
   private checkResync(): void {
-    const { code, at } = this;
+    const { code } = this;
+    const { at } = this.flow;
     const next = at + RECORD;
     code.i32(0);
     code.load("u16", next + R_OP);

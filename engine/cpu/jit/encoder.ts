@@ -261,6 +261,11 @@ export class Encoder {
     this.unsigned(depth);
   }
 
+  branchIf(depth: number): void {
+    this.byte(0x0d);
+    this.unsigned(depth);
+  }
+
   call(index: number): void {
     this.byte(0x10);
     this.unsigned(index);

@@ -1,4 +1,5 @@
 /** From heads of hot blocks to a compiled module. Everything it needs it reads in the vCPU's memory, from whatever thread. */
+import { CodePages } from "./code-pages.ts";
 import { buildModule, type ModuleRecipe } from "./module.ts";
 import { loadOperations } from "./operations.ts";
 import { RecordReader } from "./records.ts";
@@ -16,7 +17,13 @@ export class ModuleMaker {
   constructor(memory: WebAssembly.Memory, handlers: ReadonlyMap<number, string>) {
     const table = loadOperations();
     const records = new RecordReader(memory, table.names);
-    this.recipe = { table, records, handlers, resync: table.names.indexOf("resync") };
+    this.recipe = {
+      table,
+      records,
+      pages: new CodePages(records.view),
+      handlers,
+      resync: table.names.indexOf("resync"),
+    };
   }
 
   /** Compiles the blocks whose code has not changed. @returns undefined when there are none */
@@ -27,6 +34,7 @@ export class ModuleMaker {
       // Neighbours in the guest's code become neighbours in the module's.
       .sort((a, b) => a.page - b.page || a.offset - b.offset);
     if (blocks.length === 0) return undefined;
+    this.recipe.pages.renew();
     const module = new WebAssembly.Module(buildModule(this.recipe, blocks));
     return { heads: blocks.map(({ head }) => head), module };
   }

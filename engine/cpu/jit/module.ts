@@ -1,4 +1,5 @@
 /** Puts compiled blocks together to one WebAssembly module. */
+import type { CodePages } from "./code-pages.ts";
 import { BLOCK, DISPATCH } from "./dispatch.ts";
 import { BlockEmitter } from "./emitter.ts";
 import type { OperationTable, Signature } from "./ir.ts";
@@ -10,12 +11,17 @@ const STEERING: Readonly<Record<string, Signature>> = {
   farJump: [["i32"], "i32"],
   afterJump: [["i32"], "i32"],
   getFlags: [[], "i32"],
+  /** (instructions) → whether STI is done. */
+  enableInterrupts: [["i32"], "i32"],
+  /** → whether CLI is done. */
+  disableInterrupts: [[], "i32"],
 };
 
 /** What every module is made with. */
 export interface ModuleRecipe {
   readonly table: OperationTable;
   readonly records: RecordReader;
+  readonly pages: CodePages;
   /** Number of the operation "resync". */
   readonly resync: number;
   /** Names of the core's handlers by function table index. */

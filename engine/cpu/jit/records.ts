@@ -3,10 +3,12 @@ import {
   CODE_GENERATION,
   ENTRY_COUNT,
   ENTRY_HASH,
+  HOT_THRESHOLD,
   MODE_64,
   R_COUNT,
   R_GENERATION,
   R_HANDLER,
+  R_HEAT,
   R_IMM_HIGH,
   R_OFFSET,
   R_OP,
@@ -56,6 +58,13 @@ export class RecordReader {
       return { at, name: this.names[view.getUint16(at + R_OP, true)] ?? "" };
     });
     return { head, page, offset: view.getUint16(head + R_OFFSET, true), records };
+  }
+
+  /** Whether a block has run at least half as often as those that are compiled. */
+  hot(head: number): boolean {
+    const { view } = this;
+    // Signed: it goes on counting below 0 until the block is compiled.
+    return view.getInt32(head + R_HEAT, true) <= view.getInt32(HOT_THRESHOLD, true) >> 1;
   }
 
   private current(page: number, generation: number): boolean {

@@ -22,6 +22,14 @@ export interface Origin {
 /** Local with the value of each register slot, or 0. */
 export type RegisterCache = Int16Array<ArrayBuffer>;
 
+/** What is known at a point of the code: for a jump to a place that is emitted later. */
+export interface ValuesState {
+  readonly cache: RegisterCache;
+  readonly dirty: ReadonlySet<number>;
+  readonly pending: Pending;
+  readonly origins: ReadonlyMap<number, Origin>;
+}
+
 export class Values implements FlagCode {
   readonly code = new Encoder();
   /** Offset in `code` of each if, and whether it is likely taken. */
@@ -39,13 +47,26 @@ export class Values implements FlagCode {
   /** Types of the locals; local 0 is the parameter. */
   private readonly types: number[] = [I32];
   private free: number[] = [];
-  private readonly origins = new Map<number, Origin>();
+  private origins = new Map<number, Origin>();
   private numbered = 0;
 
   /** @param imported function index of an imported function */
   constructor(imported: (name: string) => number) {
     this.imported = imported;
     this.tlb = this.local("i32");
+  }
+
+  get state(): ValuesState {
+    const { cache, dirty, pending, origins } = this;
+    return { cache: cache.slice(), dirty, pending, origins: new Map(origins) };
+  }
+
+  /** The locals that a state names still hold what they did, unless others ran in between. */
+  set state({ cache, dirty, pending, origins }: ValuesState) {
+    this.cache = cache.slice();
+    this.dirty = dirty;
+    this.pending = pending;
+    this.origins = new Map(origins);
   }
 
   // --- locals -----------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ const { names } = loadOperations();
 const COMPILED = names.indexOf("compiled");
 
 export class Blocks {
-  private readonly reader: RecordReader;
+  readonly reader: RecordReader;
 
   /** @param memory the vCPU's whole memory */
   constructor(memory: WebAssembly.Memory) {
@@ -26,10 +26,15 @@ export class Blocks {
     return found;
   }
 
+  /** The block that starts at a guest-physical address, if it has been decoded (64-bit code). */
+  head(physical: number): number | undefined {
+    const at = FRAMES + physical;
+    return this.reader.find(at & ~0xfff, at & 0xfff);
+  }
+
   /** Whether what runs at a guest-physical address (of 64-bit code) from now on is a compiled block that starts there. */
   isCompiled(physical: number): boolean {
-    const at = FRAMES + physical;
-    const head = this.reader.find(at & ~0xfff, at & 0xfff);
+    const head = this.head(physical);
     return head !== undefined && this.reader.view.getUint16(head + R_OP, true) === COMPILED;
   }
 }

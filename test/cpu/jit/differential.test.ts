@@ -17,6 +17,7 @@ import {
   STACK_SIZE,
 } from "../vectors/state.ts";
 import { BASES, COUNTER, memoryProgram } from "./memory-programs.ts";
+import { pagedProgram } from "./paged-programs.ts";
 import { Pair } from "./pair.ts";
 
 const STOPS = 400;
@@ -45,6 +46,29 @@ function setProgram(machine: Machine, from: CaseState): void {
     state.segments.cs = { selector: 0x2b, base: 0n, limit: 0xffffffff, attributes: 0xa0fb };
     state.segments.ss = { selector: 0x23, base: 0n, limit: 0xffffffff, attributes: 0xc0f3 };
   });
+}
+
+/** Points a machine at user code. */
+function setUser(machine: Machine, rip: bigint): void {
+  machine.change((state) => {
+    state.rip = rip;
+    state.rflags = 0x202;
+    state.segments.cs = { selector: 0x2b, base: 0n, limit: 0xffffffff, attributes: 0xa0fb };
+    state.segments.ss = { selector: 0x23, base: 0n, limit: 0xffffffff, attributes: 0xc0f3 };
+  });
+}
+
+/** Programs in several pages: their linear addresses, which have another name each, and their frames, with others beside. */
+const CODE_PAGES = 4;
+const CODE_AT = 0x40_0000;
+const ALIAS = 0x6000_0000_0000n;
+const CODE_FRAME = 0x210000;
+const OTHER_FRAME = 0x218000;
+
+/** Another frame for one of the pages of code. */
+function moveCode(random: Prng, frames: number[]): void {
+  const n = random.below(frames.length);
+  frames[n] = (frames[n] ?? 0) ^ (CODE_FRAME ^ OTHER_FRAME);
 }
 
 /** Pages of data at LOW: none, two to write, one to read, none, the page of the code, none. */
@@ -89,7 +113,7 @@ function between(random: Prng, pair: Pair): void {
 describe("compiled blocks", () => {
   const maker = new ProgramMaker();
 
-  it("of programs over the instruction table end every budget as the interpreter does", { timeout: 60_000 }, () => {
+  it("of programs over the instruction table end every budget as the interpreter does", () => {
     fc.assert(
       fc.property(fc.integer({ min: 0, max: 100_000 }), budgets, (index, pieces) => {
         const code = maker.make(index);
@@ -107,7 +131,7 @@ describe("compiled blocks", () => {
     );
   });
 
-  it("of programs that use memory at the ends of pages do so too", { timeout: 60_000 }, () => {
+  it("of programs that use memory at the ends of pages do so too", () => {
     let [faults, blocks] = [0, 0];
     fc.assert(
       fc.property(fc.integer(), fc.integer({ min: 3, max: 40 }), budgets, (seed, length, pieces) => {
@@ -123,12 +147,7 @@ describe("compiled blocks", () => {
         for (let round = 0; round < 8; round++) {
           const values = registers(random, onCode);
           pair.each((machine) => {
-            machine.change((state) => {
-              state.rip = BigInt(USER_AT);
-              state.rflags = 0x202;
-              state.segments.cs = { selector: 0x2b, base: 0n, limit: 0xffffffff, attributes: 0xa0fb };
-              state.segments.ss = { selector: 0x23, base: 0n, limit: 0xffffffff, attributes: 0xc0f3 };
-            });
+            setUser(machine, BigInt(USER_AT));
             machine.set(values);
           });
           if (pair.runAll(round === 0 ? [50] : pieces, STOPS).reason === EXIT_HALT) faults++;
@@ -139,6 +158,47 @@ describe("compiled blocks", () => {
       { numRuns: 100 },
     );
     expect(faults).toBeGreaterThan(100);
+    expect(blocks).toBeGreaterThan(1000);
+  });
+
+  it("of functions in several pages do so too, wherever these come to stand", () => {
+    let [ends, blocks] = [0, 0];
+    fc.assert(
+      fc.property(fc.integer(), budgets, (seed, pieces) => {
+        const random = new Prng();
+        random.seed(seed, 2);
+        const pair = new Pair();
+        const program = pagedProgram(random, CODE_PAGES);
+        pair.each((machine) => {
+          for (const [page, frame, flags] of PAGES) machine.map(LOW + page * 0x1000n, BigInt(frame), flags);
+          for (const { offset, bytes } of program) {
+            machine.put(CODE_FRAME + offset, bytes);
+            // What stands in the pages when they have changed places.
+            machine.put(OTHER_FRAME + offset, [0x48, 0xff, 0xc0, ...bytes]);
+          }
+          machine.user([], USER_AT);
+        });
+        const frames = Array.from({ length: CODE_PAGES }, (_, n) => CODE_FRAME + n * 0x1000);
+        for (let round = 0; round < 8; round++) {
+          const values = registers(random, false);
+          const alias = random.chance(30) ? ALIAS : BigInt(CODE_AT);
+          pair.each((machine) => {
+            frames.forEach((frame, n) => {
+              machine.map(BigInt(CODE_AT + n * 0x1000), BigInt(frame), P | RW | US);
+              machine.map(ALIAS + BigInt(n * 0x1000), BigInt(frame), P | RW | US);
+            });
+            setUser(machine, alias);
+            machine.set(values);
+          });
+          if (pair.runAll(round === 0 ? [50] : pieces, STOPS).reason === EXIT_HALT) ends++;
+          blocks += pair.compiled.blocks.compiled().length;
+          if (random.chance(30)) moveCode(random, frames);
+          else between(random, pair);
+        }
+      }),
+      { numRuns: 60 },
+    );
+    expect(ends).toBeGreaterThan(100);
     expect(blocks).toBeGreaterThan(1000);
   });
 });

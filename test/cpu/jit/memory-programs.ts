@@ -16,7 +16,8 @@ type Bytes = readonly number[];
 const little = (value: number): number[] => [0, 8, 16, 24].map((shift) => (value >> shift) & 0xff);
 const rexOf = (wide: boolean, reg: number, rm: number): number => 0x40 | (wide ? 8 : 0) | ((reg & 8) >> 1) | (rm >> 3);
 
-class Maker {
+/** Random instructions of such programs. */
+export class Maker {
   private readonly random: Prng;
 
   constructor(random: Prng) {
