@@ -18,6 +18,7 @@ export const MemoryOp = {
   maximum_gpfn: 14,
   remove_from_physmap: 15,
   add_to_physmap_batch: 23,
+  get_vnumainfo: 26,
   acquire_resource: 28,
 } as const;
 export const MEMOP_EXTENT_SHIFT = 6;
@@ -46,6 +47,20 @@ export const memoryReservation = defineStruct({
 
 /** struct xen_add_to_physmap { domid_t domid; uint16_t size; unsigned space; unsigned long idx; xen_pfn_t gpfn; }; */
 export const addToPhysmap = defineStruct({ domid: "u16", size: "u16", space: "u32", idx: "ulong", gpfn: "ulong" });
+
+/**
+ * struct xen_add_to_physmap_batch { domid_t domid; uint16_t space, size; union { uint16_t res0; domid_t foreign_domid; } u;
+ *   xen_ulong_t *idxs; xen_pfn_t *gpfns; int *errs; };
+ */
+export const addToPhysmapBatch = defineStruct({
+  domid: "u16",
+  space: "u16",
+  size: "u16",
+  foreignDomid: "u16",
+  idxs: "ulong",
+  gpfns: "ulong",
+  errs: "ulong",
+});
 
 /** struct xen_remove_from_physmap { domid_t domid; xen_pfn_t gpfn; }; */
 export const removeFromPhysmap = defineStruct({ domid: "u16", gpfn: "ulong" });

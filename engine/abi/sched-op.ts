@@ -17,6 +17,8 @@ export const ShutdownReason = { poweroff: 0, reboot: 1, suspend: 2, crash: 3, wa
 
 /** struct sched_shutdown { unsigned int reason; }; */
 export const schedShutdown = defineStruct({ reason: "u32" });
+/** struct sched_remote_shutdown { domid_t domain_id; unsigned int reason; }; */
+export const remoteShutdown = defineStruct({ domainId: "u16", reason: "u32" });
 /** struct sched_watchdog { uint32_t id, timeout; }; timeout in seconds, 0 stops it */
 export const schedWatchdog = defineStruct({ id: "u32", timeout: "u32" });
 /** struct sched_poll { evtchn_port_t *ports; unsigned int nr_ports; uint64_t timeout; }; timeout: system time, 0 = none */

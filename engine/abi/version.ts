@@ -35,4 +35,5 @@ export const Feature = {
   hvm_pirqs: 10,
   dom0: 11,
   memory_op_vnode_supported: 13,
+  not_direct_mapped: 16,
 } as const;

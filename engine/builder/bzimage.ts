@@ -4,7 +4,7 @@
  */
 
 import { decompressAt, detectCompression } from "./decompress.ts";
-import { isElf } from "./elf.ts";
+import { isElf, PVH_REMEDY } from "./elf.ts";
 import { BuildError } from "./errors.ts";
 
 /** Greatest accepted kernel, compressed or not, in bytes. */
@@ -61,6 +61,10 @@ function payloadOf(bytes: Uint8Array, view: DataView): { payload: Uint8Array; si
   const setupSectors = bytes[SETUP_SECTS] || 4;
   const start = (setupSectors + 1) * SECTOR + view.getUint32(PAYLOAD_OFFSET, true);
   const length = view.getUint32(PAYLOAD_LENGTH, true);
+  if (length === 0) {
+    // Programs that only borrow Linux's header, such as Memtest86+.
+    throw new BuildError("no-pvh-note", "the kernel file is a boot program without an ELF kernel in it", PVH_REMEDY);
+  }
   if (length <= SIZE_TRAILER) {
     throw new BuildError("corrupt-image", "the kernel is damaged: its payload is empty", "fetch or copy it again");
   }
@@ -77,7 +81,7 @@ function payloadOf(bytes: Uint8Array, view: DataView): { payload: Uint8Array; si
  * Extracts the ELF file from a kernel file of any accepted form.
  *
  * @throws BuildError `not-a-kernel`, `truncated-image`, `corrupt-image`, `unknown-compression`, `file-too-large`,
- * `no-pvh-note` (too old)
+ * `no-pvh-note` (too old, or no kernel in it)
  */
 export async function extractKernel(bytes: Uint8Array): Promise<Uint8Array> {
   if (isElf(bytes)) return bytes;

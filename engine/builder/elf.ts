@@ -3,6 +3,9 @@
 import { ELFNOTE_OWNER, ELFNOTE_PHYS32_ENTRY } from "../abi/pvh.ts";
 import { BuildError } from "./errors.ts";
 
+/** What to do about a kernel that cannot start as a PVH guest. */
+export const PVH_REMEDY = "use a kernel built with CONFIG_PVH, as Debian's for amd64 and 686-pae are";
+
 const CLASS_32 = 1;
 const CLASS_64 = 2;
 const LITTLE_ENDIAN = 1;
@@ -195,11 +198,7 @@ export function parseKernelElf(bytes: Uint8Array): KernelElf {
     if (header.type === PT_NOTE) pvhEntry ??= pvhEntryIn(bytes, view, header);
   }
   if (pvhEntry === undefined) {
-    throw new BuildError(
-      "no-pvh-note",
-      "the kernel has no PVH entry point (ELF note Xen, type 18)",
-      "use a kernel built with CONFIG_PVH, as Debian's are",
-    );
+    throw new BuildError("no-pvh-note", "the kernel has no PVH entry point (ELF note Xen, type 18)", PVH_REMEDY);
   }
   const entry = pvhEntry;
   if (!segments.some((s) => entry >= s.address && entry < s.address + s.memorySize) || entry > 0xffff_ffff) {

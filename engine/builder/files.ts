@@ -1,6 +1,7 @@
 /** Reading of files that a user names: regular files only, bounded, and never waiting on a fifo or a device. */
 
 import { constants, type FileHandle, open } from "node:fs/promises";
+import { messageOf } from "../errors/message.ts";
 import { BuildError, errnoOf } from "./errors.ts";
 
 const MIB = 1024 * 1024;
@@ -20,7 +21,7 @@ function openFailure(path: string, label: string, error: unknown): BuildError {
     case "EPERM":
       return unreadable(path, label, "permission denied", "make it readable for this user (chmod +r)", error);
     default:
-      return unreadable(path, label, error instanceof Error ? error.message : String(error), "check the path", error);
+      return unreadable(path, label, messageOf(error), "check the path", error);
   }
 }
 

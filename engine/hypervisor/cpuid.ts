@@ -28,8 +28,10 @@ export interface CpuidOptions {
 const bits = (...positions: readonly number[]): number =>
   positions.reduce((mask, position) => (mask | (1 << position)) >>> 0, 0);
 
-/** fpu, pse, tsc, msr, pae, cx8, apic, pge, cmov, mmx, fxsr, sse, sse2 */
-const LEAF_1_EDX = bits(0, 3, 4, 5, 6, 8, 9, 13, 15, 23, 24, 25, 26);
+/** fpu, pse, tsc, msr, pae, cx8, apic, pge, cmov, clfsh, mmx, fxsr, sse, sse2. Libraries abort without clfsh (libpmem). */
+const LEAF_1_EDX = bits(0, 3, 4, 5, 6, 8, 9, 13, 15, 19, 23, 24, 25, 26);
+/** Bytes of a cache line, in units of 8. */
+const FLUSHED_LINE = 64 / 8;
 /** cx16, x2apic, hypervisor */
 const LEAF_1_ECX = bits(13, 21, 31);
 /** syscall, nx, long mode, and the AMD copies of the leaf 1 bits. */
@@ -37,6 +39,13 @@ const EXTENDED_EDX = bits(0, 3, 4, 5, 6, 8, 9, 11, 13, 15, 20, 23, 24, 29);
 /** Enhanced REP MOVSB/STOSB: the CPU does them in bulk. */
 const LEAF_7_EBX = bits(9);
 const INVARIANT_TSC = bits(8);
+/**
+ * The caches. On this vendor's processors the C library copies by REP MOVSB only what fits into the second level (glibc,
+ * sysdeps/x86/dl-cacheinfo.h); with a loop of its own it is some twenty times slower here. So that level is large.
+ * Leaf 0x80000005: size in KiB, ways, lines a tag, bytes a line; 0x80000006: size in KiB, code of 16 ways, likewise.
+ */
+const FIRST_LEVEL = ((64 << 24) | (2 << 16) | (1 << 8) | 64) >>> 0;
+const SECOND_LEVEL = ((16384 << 16) | (8 << 12) | (1 << 8) | 64) >>> 0;
 /** Family 15, model 4, stepping 10. */
 const SIGNATURE = 0x00000f4a;
 /**
@@ -66,15 +75,15 @@ function standardLeaves(vcpu: number): CpuidEntry[] {
   );
   return [
     entry(0, 7, ...vendor),
-    entry(1, SIGNATURE, ((vcpu << 24) | (1 << 16)) >>> 0, LEAF_1_ECX, LEAF_1_EDX),
+    entry(1, SIGNATURE, ((vcpu << 24) | (1 << 16) | (FLUSHED_LINE << 8)) >>> 0, LEAF_1_ECX, LEAF_1_EDX),
     ...[2, 3, 4, 5, 6].map((leaf) => entry(leaf, 0)),
     entry(7, 0, LEAF_7_EBX, 0, 0, 0),
     entry(7, 0),
     entry(0x80000000, 0x80000008, ...vendor),
     entry(0x80000001, SIGNATURE, 0, 0, EXTENDED_EDX),
     ...brand,
-    entry(0x80000005, 0),
-    entry(0x80000006, 0),
+    entry(0x80000005, 0, 0, FIRST_LEVEL, FIRST_LEVEL),
+    entry(0x80000006, 0, 0, SECOND_LEVEL),
     entry(0x80000007, 0, 0, 0, INVARIANT_TSC),
     entry(0x80000008, PHYSICAL_BITS | (LINEAR_BITS << 8)),
   ];

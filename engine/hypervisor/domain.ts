@@ -105,6 +105,8 @@ export class Domain {
   readonly specialFrames = new Map<FileOffset, number>();
   /** Set once the guest has asked to stop. */
   shutdown: Shutdown | undefined;
+  /** What the guest has said beforehand about how it will stop (SCHEDOP_shutdown_code). */
+  announcedShutdown: Shutdown | undefined;
   private readonly logged = new Set<string>();
   wallclockVersion = 0;
   /** Called when the guest has suspended itself for its toolstack, before it goes on in the same domain. */

@@ -2,17 +2,13 @@
 
 import { Errno } from "../abi/errors.ts";
 import * as abi from "../abi/event-channel.ts";
-import { DOMID_SELF } from "../abi/xen.ts";
 import { domId } from "../memory/types.ts";
 import { low32 } from "./arguments.ts";
 import type { HypercallHandler } from "./hypercall.ts";
+import { checkSelf, isSelf } from "./target-domain.ts";
 import type { VcpuContext } from "./vcpu.ts";
 
 type SubOperation = (vcpu: VcpuContext, pointer: bigint) => number;
-
-function isSelf(vcpu: VcpuContext, dom: number): boolean {
-  return dom === DOMID_SELF || dom === vcpu.domain.id;
-}
 
 /** Writes an allocated port back; takes it away again when the pointer has gone bad meanwhile. */
 function answerPort(vcpu: VcpuContext, port: number, write: (port: number) => boolean): number {
@@ -25,7 +21,7 @@ function answerPort(vcpu: VcpuContext, port: number, write: (port: number) => bo
 function bindInterdomain(vcpu: VcpuContext, pointer: bigint): number {
   const args = vcpu.copy.readStruct(pointer, abi.bindInterdomain);
   if (args === undefined) return -Errno.EFAULT;
-  const remote = isSelf(vcpu, args.remoteDom) ? vcpu.domain.id : args.remoteDom;
+  const remote = isSelf(vcpu.domain, args.remoteDom) ? vcpu.domain.id : args.remoteDom;
   return answerPort(vcpu, vcpu.domain.events.bindInterdomain(domId(remote), args.remotePort), (localPort) =>
     vcpu.copy.writeStruct(pointer, abi.bindInterdomain, { ...args, localPort }),
   );
@@ -58,8 +54,9 @@ function bindIpi(vcpu: VcpuContext, pointer: bigint): number {
 function allocUnbound(vcpu: VcpuContext, pointer: bigint): number {
   const args = vcpu.copy.readStruct(pointer, abi.allocUnbound);
   if (args === undefined) return -Errno.EFAULT;
-  if (!isSelf(vcpu, args.dom)) return -Errno.EPERM;
-  const remote = isSelf(vcpu, args.remoteDom) ? vcpu.domain.id : args.remoteDom;
+  const refused = checkSelf(vcpu.domain, args.dom);
+  if (refused !== 0) return refused;
+  const remote = isSelf(vcpu.domain, args.remoteDom) ? vcpu.domain.id : args.remoteDom;
   return answerPort(vcpu, vcpu.domain.events.allocUnbound(domId(remote)), (port) =>
     vcpu.copy.writeStruct(pointer, abi.allocUnbound, { ...args, port }),
   );
@@ -75,7 +72,8 @@ function withPort(action: (vcpu: VcpuContext, port: number) => number): SubOpera
 function status(vcpu: VcpuContext, pointer: bigint): number {
   const args = vcpu.copy.readStruct(pointer, abi.channelStatus);
   if (args === undefined) return -Errno.EFAULT;
-  if (!isSelf(vcpu, args.dom)) return -Errno.EPERM;
+  const refused = checkSelf(vcpu.domain, args.dom);
+  if (refused !== 0) return refused;
   const answer = vcpu.domain.events.status(args.port);
   if (answer === undefined) return -Errno.EINVAL;
   const written = vcpu.copy.writeStruct(pointer, abi.channelStatus, { dom: args.dom, port: args.port, ...answer });
@@ -90,7 +88,7 @@ function bindVcpu(vcpu: VcpuContext, pointer: bigint): number {
 function reset(vcpu: VcpuContext, pointer: bigint): number {
   const args = vcpu.copy.readStruct(pointer, abi.resetChannels);
   if (args === undefined) return -Errno.EFAULT;
-  return isSelf(vcpu, args.dom) ? vcpu.domain.events.reset() : -Errno.EPERM;
+  return checkSelf(vcpu.domain, args.dom) || vcpu.domain.events.reset();
 }
 
 /** ENOSYS for init_control makes Linux fall back from the FIFO to the 2-level interface. */

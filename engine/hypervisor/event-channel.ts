@@ -195,8 +195,8 @@ export class EventChannels {
 
   bindVirq(virq: number, vcpu: number): PortOrError {
     if (virq >= NR_VIRQS) return -Errno.EINVAL;
-    if (vcpu >= this.options.vcpus()) return -Errno.ENOENT;
     if (!PER_VCPU_VIRQS.has(virq) && vcpu !== 0) return -Errno.EINVAL;
+    if (vcpu >= this.options.vcpus()) return -Errno.ENOENT;
     const key = vcpu * NR_VIRQS + virq;
     if (this.table.virqPort(key) !== 0) return -Errno.EEXIST;
     const port = this.reserve(vcpu);

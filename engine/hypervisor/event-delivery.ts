@@ -211,13 +211,17 @@ export class EventDelivery {
     return (Atomics.or(this.words, word, bit) & bit) === 0;
   }
 
-  /** Takes the ports that wait for the host, clearing them. */
-  takeHostPending(): number[] {
+  /**
+   * Takes the ports that wait for the host, clearing them.
+   * @param left a port that stays as it is: what is sent to it meanwhile wakes nobody
+   */
+  takeHostPending(left?: number): number[] {
     const ports: number[] = [];
     const start = this.word(this.mapping.plan.control + CONTROL_HOST_PENDING);
     for (let group = 0; group < NR_EVENT_CHANNELS_2L / 32; group++) {
-      if (Atomics.load(this.words, start + group) === 0) continue;
-      const bits = Atomics.exchange(this.words, start + group, 0);
+      const stay = left !== undefined && left >>> 5 === group ? 1 << (left & 31) : 0;
+      if ((Atomics.load(this.words, start + group) & ~stay) === 0) continue;
+      const bits = Atomics.and(this.words, start + group, stay) & ~stay;
       for (let bit = 0; bit < 32; bit++) if ((bits & (1 << bit)) !== 0) ports.push(group * 32 + bit);
     }
     return ports;

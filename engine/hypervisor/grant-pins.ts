@@ -25,8 +25,13 @@ export const FRAME_ALLOCATED = 1 << 30;
 const FRAME_COUNT = FRAME_ALLOCATED - 1;
 
 const SPINS = 2000;
-/** A lock is held for well under a microsecond; a holder that was descheduled needs milliseconds, a dead one for ever. */
-const LOCK_PATIENCE_MS = 200;
+/**
+ * A lock is held for well under a microsecond; a holder that was descheduled needs milliseconds, on a host with ten times the work
+ * that it can do a few hundred; a dead one for ever.
+ */
+const LOCK_PATIENCE_MS = 2000;
+/** As LOCK_PATIENCE_MS for who puts a dead mapper's grants in order, and expects its locks. */
+const RECOVERY_PATIENCE_MS = 200;
 
 /** Word of reference 0; the others follow. */
 function firstRefWord({ base, plan }: Mapping): number {
@@ -46,8 +51,8 @@ function refWord(mapping: Mapping, ref: number): number {
 }
 
 /** Waits for the lock in words[at]. @returns the counts, or -1 when whoever holds it seems to be dead */
-function waitForLock(words: Int32Array<SharedArrayBuffer>, at: number): number {
-  const end = performance.now() + LOCK_PATIENCE_MS;
+function waitForLock(words: Int32Array<SharedArrayBuffer>, at: number, patienceMs: number): number {
+  const end = performance.now() + patienceMs;
   for (let spin = 0; ; spin++) {
     const counts = Atomics.load(words, at);
     if (counts >= 0 && Atomics.compareExchange(words, at, counts, counts | LOCKED) === counts) return counts;
@@ -87,16 +92,16 @@ export class PinTables {
   }
 
   /** Locks a reference. @returns its counts, or -1 when whoever holds the lock seems to be dead */
-  lock(ref: number): number {
+  lock(ref: number, patienceMs = LOCK_PATIENCE_MS): number {
     const at = this.refs + ref;
     const counts = this.words[at]!;
     if (counts >= 0 && Atomics.compareExchange(this.words, at, counts, counts | LOCKED) === counts) return counts;
-    return waitForLock(this.words, at);
+    return waitForLock(this.words, at, patienceMs);
   }
 
   /** Locks a reference, taking the lock from a holder that seems to be dead. @returns its counts */
-  seize(ref: number): number {
-    const counts = this.lock(ref);
+  seize(ref: number, patienceMs = LOCK_PATIENCE_MS): number {
+    const counts = this.lock(ref, patienceMs);
     return counts >= 0 ? counts : Atomics.load(this.words, this.refs + ref) & ~LOCKED;
   }
 
@@ -144,9 +149,9 @@ export function lockGrant(mapping: Mapping, ref: number): number {
   return new PinTables(mapping).lock(ref);
 }
 
-/** Locks a reference, taking the lock from a holder that seems to be dead. @returns its counts */
+/** Locks a reference for recovery, taking the lock from a holder that seems to be dead. @returns its counts */
 export function seizeGrant(mapping: Mapping, ref: number): number {
-  return new PinTables(mapping).seize(ref);
+  return new PinTables(mapping).seize(ref, RECOVERY_PATIENCE_MS);
 }
 
 /** Stores the counts and lets the next one in. */

@@ -5,7 +5,7 @@
 import { Errno } from "../abi/errors.ts";
 import * as abi from "../abi/grant-table.ts";
 import type { Fields, Struct, StructValue } from "../abi/struct.ts";
-import { DOMID_SELF, PAGE_SIZE } from "../abi/xen.ts";
+import { PAGE_SIZE } from "../abi/xen.ts";
 import { GRANT_REFS } from "../memory/frame-plan.ts";
 import { fileOffset } from "../memory/types.ts";
 import { low32 } from "./arguments.ts";
@@ -14,15 +14,24 @@ import { mapGrant, unmapAndReplace, unmapGrant } from "./grant-map-op.ts";
 import { entryWord, lockGrant, unlockGrant } from "./grant-pins.ts";
 import { transferGrant } from "./grant-transfer.ts";
 import type { HypercallHandler } from "./hypercall.ts";
+import { checkSelf } from "./target-domain.ts";
 import type { VcpuContext } from "./vcpu.ts";
 
 type SubOperation = (vcpu: VcpuContext, pointer: bigint, count: number) => number;
 
-/** Elements one call may name; Xen continues such calls, Linux never makes them this long. */
-const MAX_ELEMENTS = 4096;
+/** Elements one call may name: as many as Linux's gntdev lets a program map at once. */
+const MAX_ELEMENTS = 65536;
 
-function isSelf(vcpu: VcpuContext, dom: number): boolean {
-  return dom === DOMID_SELF || dom === vcpu.domain.id;
+/** What an operation on the table of a domain other than the caller is answered; okay for the caller itself. */
+function tableStatus(vcpu: VcpuContext, dom: number): number {
+  switch (checkSelf(vcpu.domain, dom)) {
+    case 0:
+      return abi.GrantStatus.okay;
+    case -Errno.ESRCH:
+      return abi.GrantStatus.bad_domain;
+    default:
+      return abi.GrantStatus.permission_denied;
+  }
 }
 
 type Statused<F extends Fields> = F & { readonly status: "i16" };
@@ -96,7 +105,7 @@ function getStatusFrames(vcpu: VcpuContext, pointer: bigint, count: number): num
   if (count !== 1) return -Errno.EINVAL;
   const args = vcpu.copy.readStruct(pointer, abi.getStatusFrames);
   if (args === undefined) return -Errno.EFAULT;
-  const status = isSelf(vcpu, args.dom) ? abi.GrantStatus.general_error : abi.GrantStatus.bad_domain;
+  const status = tableStatus(vcpu, args.dom) || abi.GrantStatus.general_error;
   return vcpu.copy.writeStruct(pointer, abi.getStatusFrames, { ...args, status }) ? 0 : -Errno.EFAULT;
 }
 
@@ -112,12 +121,13 @@ function cacheFlush(vcpu: VcpuContext, pointer: bigint, count: number): number {
   return 0;
 }
 
-function querySize(vcpu: VcpuContext, pointer: bigint): number {
+function querySize(vcpu: VcpuContext, pointer: bigint, count: number): number {
+  if (count !== 1) return -Errno.EINVAL;
   const args = vcpu.copy.readStruct(pointer, abi.querySize);
   if (args === undefined) return -Errno.EFAULT;
-  const answer = isSelf(vcpu, args.dom)
-    ? { nrFrames: vcpu.domain.grantFrames, maxNrFrames: abi.GRANT_TABLE_FRAMES, status: abi.GrantStatus.okay }
-    : { status: abi.GrantStatus.bad_domain };
+  const status = tableStatus(vcpu, args.dom);
+  const sizes = { nrFrames: vcpu.domain.grantFrames, maxNrFrames: abi.GRANT_TABLE_FRAMES };
+  const answer = status === abi.GrantStatus.okay ? { ...sizes, status } : { status };
   return vcpu.copy.writeStruct(pointer, abi.querySize, { ...args, ...answer }) ? 0 : -Errno.EFAULT;
 }
 
@@ -133,10 +143,9 @@ function setupTable(vcpu: VcpuContext, pointer: bigint, count: number): number {
   if (count !== 1) return -Errno.EINVAL;
   const args = vcpu.copy.readStruct(pointer, abi.setupTable);
   if (args === undefined) return -Errno.EFAULT;
-  let status: number = abi.GrantStatus.okay;
-  if (!isSelf(vcpu, args.dom)) status = abi.GrantStatus.bad_domain;
-  else if (args.nrFrames > abi.GRANT_TABLE_FRAMES) status = abi.GrantStatus.general_error;
-  else {
+  let status = tableStatus(vcpu, args.dom);
+  if (args.nrFrames > abi.GRANT_TABLE_FRAMES) status = abi.GrantStatus.general_error;
+  if (status === abi.GrantStatus.okay) {
     vcpu.domain.grantFrames = Math.max(vcpu.domain.grantFrames, args.nrFrames);
     if (!vcpu.copy.writeLongs(args.frameList, tableFrames(vcpu, args.nrFrames))) return -Errno.EFAULT;
   }
@@ -155,7 +164,8 @@ function setVersion(vcpu: VcpuContext, pointer: bigint): number {
 function getVersion(vcpu: VcpuContext, pointer: bigint): number {
   const args = vcpu.copy.readStruct(pointer, abi.getVersion);
   if (args === undefined) return -Errno.EFAULT;
-  if (!isSelf(vcpu, args.dom)) return -Errno.ESRCH;
+  const refused = checkSelf(vcpu.domain, args.dom);
+  if (refused !== 0) return refused;
   return vcpu.copy.writeStruct(pointer, abi.getVersion, { ...args, version: 1 }) ? 0 : -Errno.EFAULT;
 }
 

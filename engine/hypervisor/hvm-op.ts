@@ -1,8 +1,8 @@
 /** HYPERVISOR_hvm_op and the HVM parameters (xen/include/public/hvm/params.h). */
 import { Errno } from "../abi/errors.ts";
 import * as abi from "../abi/hvm.ts";
-import { DOMID_SELF } from "../abi/xen.ts";
 import type { HypercallHandler } from "./hypercall.ts";
+import { checkSelf } from "./target-domain.ts";
 import { nanoseconds } from "./time.ts";
 import type { VcpuContext } from "./vcpu.ts";
 
@@ -69,7 +69,8 @@ function setParam(vcpu: VcpuContext, pointer: bigint): number {
   const args = vcpu.copy.readStruct(pointer, abi.hvmParam);
   if (args === undefined) return -Errno.EFAULT;
   if (args.index >= abi.HVM_NR_PARAMS) return -Errno.EINVAL;
-  if (args.domid !== DOMID_SELF && args.domid !== vcpu.domain.id) return -Errno.EPERM;
+  const refused = checkSelf(vcpu.domain, args.domid);
+  if (refused !== 0) return refused;
   if (!GUEST_WRITABLE.has(args.index)) return -Errno.EPERM;
   vcpu.domain.params.set(args.index, args.value);
   if (args.index === abi.HvmParam.callback_irq) {
@@ -83,7 +84,8 @@ function getParam(vcpu: VcpuContext, pointer: bigint): number {
   const args = vcpu.copy.readStruct(pointer, abi.hvmParam);
   if (args === undefined) return -Errno.EFAULT;
   if (args.index >= abi.HVM_NR_PARAMS) return -Errno.EINVAL;
-  if (args.domid !== DOMID_SELF && args.domid !== vcpu.domain.id) return -Errno.EPERM;
+  const refused = checkSelf(vcpu.domain, args.domid);
+  if (refused !== 0) return refused;
   const value = GUEST_READABLE.has(args.index) ? vcpu.domain.params.get(args.index) : undefined;
   if (value === undefined) return -Errno.EPERM;
   return vcpu.copy.writeStruct(pointer, abi.hvmParam, { ...args, value }) ? 0 : -Errno.EFAULT;
@@ -109,7 +111,8 @@ function getTime(vcpu: VcpuContext, pointer: bigint): number {
 function getMemType(vcpu: VcpuContext, pointer: bigint): number {
   const args = vcpu.copy.readStruct(pointer, abi.hvmGetMemType);
   if (args === undefined) return -Errno.EFAULT;
-  if (args.domid !== DOMID_SELF && args.domid !== vcpu.domain.id) return -Errno.EPERM;
+  const refused = checkSelf(vcpu.domain, args.domid);
+  if (refused !== 0) return refused;
   const frame = vcpu.domain.physmap.get(Number(args.pfn));
   const present = frame?.readOnly ? abi.HvmMemType.ram_ro : abi.HvmMemType.ram_rw;
   const memType = frame === undefined ? abi.HvmMemType.mmio_dm : present;

@@ -2,22 +2,19 @@
 import { Errno } from "../abi/errors.ts";
 import { GRANT_TABLE_FRAMES } from "../abi/grant-table.ts";
 import * as abi from "../abi/memory-op.ts";
-import { DOMID_SELF, PAGE_SIZE } from "../abi/xen.ts";
+import { PAGE_SIZE } from "../abi/xen.ts";
 import { SPECIAL_GFN, SPECIAL_GFNS } from "../memory/frame-plan.ts";
 import { type FileOffset, fileOffset, gfn } from "../memory/types.ts";
 import type { Domain } from "./domain.ts";
 import { framePins } from "./grant-pins.ts";
 import type { HypercallHandler } from "./hypercall.ts";
+import { checkSelf } from "./target-domain.ts";
 import type { VcpuContext } from "./vcpu.ts";
 
 type SubOperation = (vcpu: VcpuContext, pointer: bigint, startExtent: number) => number;
 
 /** Extents handled in one call at most; the answer tells the guest how far it got, so it asks again. */
 const EXTENTS_PER_CALL = 65536;
-
-function isSelf(domain: Domain, id: number): boolean {
-  return id === DOMID_SELF || id === domain.id;
-}
 
 interface Reservation {
   readonly frames: readonly number[];
@@ -28,7 +25,8 @@ interface Reservation {
 function readReservation(vcpu: VcpuContext, pointer: bigint, startExtent: number): Reservation | number {
   const args = vcpu.copy.readStruct(pointer, abi.memoryReservation);
   if (args === undefined) return -Errno.EFAULT;
-  if (!isSelf(vcpu.domain, args.domid)) return -Errno.EPERM;
+  const refused = checkSelf(vcpu.domain, args.domid);
+  if (refused !== 0) return refused;
   if (args.extentOrder > 9) return -Errno.EINVAL;
   const count = Number(args.nrExtents) - startExtent;
   if (count < 0) return -Errno.EINVAL;
@@ -131,28 +129,74 @@ function mapSource(domain: Domain, space: number, index: bigint): FileOffset | n
   }
 }
 
-function addToPhysmap(vcpu: VcpuContext, pointer: bigint): number {
-  const args = vcpu.copy.readStruct(pointer, abi.addToPhysmap);
-  if (args === undefined) return -Errno.EFAULT;
-  const { domain } = vcpu;
-  if (!isSelf(domain, args.domid)) return -Errno.EPERM;
-  const target = Number(args.gpfn);
+/** Puts one page at a guest frame; the caller flushes. @returns 0, 1 where RAM was released for it, or a negated Errno */
+function addOne(domain: Domain, space: number, index: bigint, target: number): number {
   if (!domain.physmap.covers(target) || isSpecial(target)) return -Errno.EINVAL;
-  const source = mapSource(domain, args.space, args.idx);
+  const source = mapSource(domain, space, index);
   if (source < 0) return source;
   if (isForeign(domain, target)) return -Errno.EINVAL;
-  const move = args.space === abi.MapSpace.gmfn;
-  if (move && Number(args.idx) === target) return 0;
-  if (isPinned(domain, target) || (move && isPinned(domain, Number(args.idx)))) return -Errno.EBUSY;
+  const move = space === abi.MapSpace.gmfn;
+  if (move && Number(index) === target) return 0;
+  if (isPinned(domain, target) || (move && isPinned(domain, Number(index)))) return -Errno.EBUSY;
   const occupied = domain.physmap.get(target);
   const released = releaseFrame(domain, target);
   if (!released && occupied !== undefined && domain.ram.isRam(occupied.offset)) return -Errno.EBUSY;
   if (move)
-    domain.physmap.unmap(gfn(Number(args.idx))); // a RAM frame lies at one guest frame only
+    domain.physmap.unmap(gfn(Number(index))); // a RAM frame lies at one guest frame only
   else moveSpecial(domain, fileOffset(source), target);
   domain.physmap.map(gfn(target), fileOffset(source));
+  return released ? 1 : 0;
+}
+
+function addToPhysmap(vcpu: VcpuContext, pointer: bigint): number {
+  const args = vcpu.copy.readStruct(pointer, abi.addToPhysmap);
+  if (args === undefined) return -Errno.EFAULT;
+  const refused = checkSelf(vcpu.domain, args.domid);
+  if (refused !== 0) return refused;
+  const range = args.space === abi.MapSpace.gmfn_range;
+  const space = range ? abi.MapSpace.gmfn : args.space;
+  const count = range ? args.size : 1;
+  let released = false;
+  let result = 0;
+  for (let i = 0; i < count && result >= 0; i++) {
+    result = addOne(vcpu.domain, space, args.idx + BigInt(i), Number(args.gpfn) + i);
+    released ||= result > 0;
+  }
   if (released) vcpu.cpu.flushCode();
   else vcpu.cpu.flushTlb();
+  return Math.min(result, 0);
+}
+
+/** Another domain's page by its frame number is for who controls that domain; grants are for all others. */
+function addForeign(domain: Domain, owner: number): number {
+  return checkSelf(domain, owner) || -Errno.EINVAL;
+}
+
+type BatchArgs = ReturnType<typeof abi.addToPhysmapBatch.read>;
+
+/** The same for a list of pages, each with a result of its own. */
+function addToPhysmapBatch(vcpu: VcpuContext, pointer: bigint, startExtent: number): number {
+  const args = vcpu.copy.readStruct(pointer, abi.addToPhysmapBatch);
+  if (args === undefined) return -Errno.EFAULT;
+  const refused = checkSelf(vcpu.domain, args.domid);
+  if (refused !== 0) return refused;
+  if (args.space === abi.MapSpace.gmfn_range) return -Errno.EOPNOTSUPP;
+  const done = addEach(vcpu, args, startExtent);
+  vcpu.cpu.flushCode();
+  return done;
+}
+
+function addEach(vcpu: VcpuContext, args: BatchArgs, first: number): number {
+  for (let i = first; i < args.size; i++) {
+    const [index] = vcpu.copy.readLongs(args.idxs, i, 1) ?? [];
+    const [target] = vcpu.copy.readLongs(args.gpfns, i, 1) ?? [];
+    const place = args.errs + BigInt(4 * i);
+    if (index === undefined || target === undefined || !vcpu.copy.writable(place, 4)) return -Errno.EFAULT;
+    const foreign = args.space === abi.MapSpace.gmfn_foreign;
+    const { domain } = vcpu;
+    const result = foreign ? addForeign(domain, args.foreignDomid) : addOne(domain, args.space, BigInt(index), target);
+    if (!vcpu.copy.write(place, new Uint8Array(Int32Array.of(Math.min(result, 0)).buffer))) return -Errno.EFAULT;
+  }
   return 0;
 }
 
@@ -167,7 +211,8 @@ function removeFromPhysmap(vcpu: VcpuContext, pointer: bigint): number {
   const args = vcpu.copy.readStruct(pointer, abi.removeFromPhysmap);
   if (args === undefined) return -Errno.EFAULT;
   const { domain } = vcpu;
-  if (!isSelf(domain, args.domid)) return -Errno.EPERM;
+  const refused = checkSelf(domain, args.domid);
+  if (refused !== 0) return refused;
   const frame = Number(args.gpfn);
   const entry = domain.physmap.get(frame);
   if (entry === undefined || isSpecial(frame) || isForeign(domain, frame)) return -Errno.EINVAL;
@@ -208,7 +253,7 @@ function withDomain(answer: (domain: Domain) => number): SubOperation {
     const copy = vcpu.copy.read(pointer, 2);
     if (copy === undefined) return -Errno.EFAULT;
     const id = new DataView(copy.buffer).getUint16(0, true);
-    return isSelf(vcpu.domain, id) ? answer(vcpu.domain) : -Errno.EPERM;
+    return checkSelf(vcpu.domain, id) || answer(vcpu.domain);
   };
 }
 
@@ -220,6 +265,9 @@ const SUB_OPERATIONS = new Map<number, SubOperation>([
   [abi.MemoryOp.decrease_reservation, decreaseReservation],
   [abi.MemoryOp.populate_physmap, populatePhysmap],
   [abi.MemoryOp.add_to_physmap, addToPhysmap],
+  [abi.MemoryOp.add_to_physmap_batch, addToPhysmapBatch],
+  [abi.MemoryOp.exchange, () => -Errno.EOPNOTSUPP], // for paravirtual guests
+  [abi.MemoryOp.get_vnumainfo, () => -Errno.EOPNOTSUPP], // a domain without virtual NUMA nodes
   [abi.MemoryOp.remove_from_physmap, removeFromPhysmap],
   [abi.MemoryOp.memory_map, memoryMap],
   [abi.MemoryOp.current_reservation, withDomain((domain) => domain.ram.used)],

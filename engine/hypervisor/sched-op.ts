@@ -5,6 +5,7 @@ import * as abi from "../abi/sched-op.ts";
 import { low32 } from "./arguments.ts";
 import type { Shutdown } from "./domain.ts";
 import type { HypercallHandler } from "./hypercall.ts";
+import { checkSelf } from "./target-domain.ts";
 import type { VcpuContext } from "./vcpu.ts";
 import { WATCHDOG_FIRED } from "./watchdog.ts";
 
@@ -19,6 +20,12 @@ const SHUTDOWNS = new Map<number, Shutdown>([
 /** What SCHEDOP_shutdown(suspend) returns to a guest that goes on in the same domain (sched.h). */
 const SUSPEND_CANCELLED = 1;
 
+/** What a reason given by the guest means. */
+function meaning(reason: number): Shutdown {
+  const cause = `the guest stopped itself for an unknown reason, ${reason}`;
+  return SHUTDOWNS.get(reason) ?? { reason: "crash", cause };
+}
+
 function shutdown(vcpu: VcpuContext, pointer: bigint): number {
   const args = vcpu.copy.readStruct(pointer, abi.schedShutdown);
   if (args === undefined) return -Errno.EFAULT;
@@ -27,17 +34,23 @@ function shutdown(vcpu: VcpuContext, pointer: bigint): number {
     vcpu.domain.suspended?.();
     return SUSPEND_CANCELLED;
   }
-  const unknown: Shutdown = {
-    reason: "crash",
-    cause: `the guest stopped itself for an unknown reason, ${args.reason}`,
-  };
-  vcpu.domain.shutdown = SHUTDOWNS.get(args.reason) ?? unknown;
+  vcpu.domain.shutdown = vcpu.domain.announcedShutdown ?? meaning(args.reason);
   return 0;
 }
 
-/** The guest says why it is about to stop; what counts is how it then stops. */
+/** The guest says why it is about to stop, which then counts more than the way in which it stops. The first word stands. */
 function shutdownCode(vcpu: VcpuContext, pointer: bigint): number {
-  return vcpu.copy.readStruct(pointer, abi.schedShutdown) === undefined ? -Errno.EFAULT : 0;
+  const args = vcpu.copy.readStruct(pointer, abi.schedShutdown);
+  if (args === undefined) return -Errno.EFAULT;
+  vcpu.domain.announcedShutdown ??= meaning(args.reason);
+  return 0;
+}
+
+/** Another domain's end is not a guest's to decide, and for its own there is another operation. */
+function remoteShutdown(vcpu: VcpuContext, pointer: bigint): number {
+  const args = vcpu.copy.readStruct(pointer, abi.remoteShutdown);
+  if (args === undefined) return -Errno.EFAULT;
+  return checkSelf(vcpu.domain, args.domainId) || -Errno.EPERM;
 }
 
 function watchdog(vcpu: VcpuContext, pointer: bigint): number {
@@ -70,6 +83,8 @@ export const schedOp: HypercallHandler = (vcpu, [operation, pointer]) => {
       return shutdown(vcpu, pointer);
     case abi.SchedOp.poll:
       return poll(vcpu, pointer);
+    case abi.SchedOp.remote_shutdown:
+      return remoteShutdown(vcpu, pointer);
     case abi.SchedOp.shutdown_code:
       return shutdownCode(vcpu, pointer);
     case abi.SchedOp.watchdog:

@@ -83,7 +83,7 @@ function stopSingleshot(_caller: VcpuContext, target: VcpuContext): number {
 
 /** The last vCPU that goes down takes the domain with it. */
 function down(_caller: VcpuContext, target: VcpuContext): number {
-  target.domain.shutdown = { reason: "poweroff" };
+  target.domain.shutdown = target.domain.announcedShutdown ?? { reason: "poweroff" };
   return 0;
 }
 

@@ -14,7 +14,8 @@ const FEATURES =
   (1 << abi.Feature.auto_translated_physmap) |
   (1 << abi.Feature.hvm_callback_vector) |
   (1 << abi.Feature.hvm_safe_pvclock) |
-  (1 << abi.Feature.memory_op_vnode_supported);
+  (1 << abi.Feature.memory_op_vnode_supported) |
+  (1 << abi.Feature.not_direct_mapped);
 
 /** Zero-padded char arrays, one after the other. */
 function texts(...fields: readonly (readonly [text: string, length: number])[]): Uint8Array {
@@ -36,10 +37,10 @@ const ANSWERS = new Map<number, Uint8Array>([
     abi.VersionOp.compile_info,
     texts(["TypeScript", COMPILER], ["domlab", COMPILE_BY], ["domlab", COMPILE_DOMAIN], ["", COMPILE_DATE]),
   ],
-  [abi.VersionOp.capabilities, texts(["hvm-3.0-x86_64", abi.CAPABILITIES_LENGTH])],
+  [abi.VersionOp.capabilities, texts(["hvm-3.0-x86_32 hvm-3.0-x86_32p hvm-3.0-x86_64 ", abi.CAPABILITIES_LENGTH])],
   [abi.VersionOp.changeset, texts(["unavailable", abi.CHANGESET_LENGTH])],
   [abi.VersionOp.guest_handle, new Uint8Array(16)],
-  [abi.VersionOp.commandline, texts(["", abi.COMMANDLINE_LENGTH])],
+  [abi.VersionOp.commandline, texts(["<denied>", abi.COMMANDLINE_LENGTH])],
 ]);
 
 export const xenVersion: HypercallHandler = (vcpu, [operation, pointer]) => {

@@ -3,6 +3,7 @@ import { closeSync, openSync } from "node:fs";
 import type { DirectoryEntry } from "./domain-directory.ts";
 import type { Mapping } from "./guest-memory.ts";
 import { openMappedMemory } from "./mapped.ts";
+import { DOM0 } from "./types.ts";
 
 export interface Peer {
   readonly id: number;
@@ -51,6 +52,11 @@ export class Peers {
     this.directory = directory;
     this.self = self;
     this.own = own;
+  }
+
+  /** Whether there is a domain of that number: the control domain always, though it has no memory here. */
+  exists(id: number): boolean {
+    return id === DOM0 || id === this.self || this.directory.get(id) !== undefined;
   }
 
   /** Memory of a living domain, one's own included; undefined if there is none of that number. */

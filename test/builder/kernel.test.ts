@@ -124,6 +124,7 @@ describe("kernel files", () => {
     ["32-bit code in a 64-bit file", makeElf({ machine: 3 }), "wrong-machine"],
     ["an unknown class", makeElf({ elfClass: 3 }), "corrupt-image"],
     ["a 32-bit file whose headers are those of a 64-bit one", makeElf({ machine: 3, elfClass: 1 }), "corrupt-image"],
+    ["a boot program without a payload, like Memtest86+", makeBzImage(Buffer.alloc(0), 0, false), "no-pvh-note"],
     ["a kernel without the note", makeElf({ noteType: 17 }), "no-pvh-note"],
     ["an entry point outside", makeElf({ entry: 0x50_0000 }), "corrupt-image"],
     [

@@ -53,6 +53,19 @@ describe("event channels", () => {
     expect(fake.hostEvents).toHaveLength(2);
   });
 
+  it("leaves a port that the host does not want to hear now, which then wakes nobody", () => {
+    const fake = fakeDomain();
+    const { delivery, consolePort, xenstorePort } = fake.domain;
+    abi.portOnly.write(fake.ram, ARGS, { port: consolePort });
+    expect(op(fake, EventChannelOp.send)).toBe(0);
+    delivery.setHostPending(xenstorePort);
+    expect(delivery.takeHostPending(consolePort)).toEqual([xenstorePort]);
+    expect(op(fake, EventChannelOp.send)).toBe(0);
+    expect(fake.hostEvents).toEqual([consolePort]);
+    expect(delivery.takeHostPending(consolePort)).toEqual([]);
+    expect(delivery.takeHostPending()).toEqual([consolePort]);
+  });
+
   it("offers a port to the host, which binds and unbinds it", () => {
     const fake = fakeDomain();
     abi.allocUnbound.write(fake.ram, ARGS, { dom: 0x7ff0, remoteDom: 0 });

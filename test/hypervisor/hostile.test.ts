@@ -23,7 +23,7 @@ const { EventChannelOp, portOnly } = evtchn;
 /** Every operation that takes a pointer: number, sub-operation, arguments before the pointer, and after it. */
 const WITH_POINTER: readonly (readonly [string, number, number, readonly number[], readonly number[]])[] = [
   ...[1, 2, 3, 4, 5, 6, 8, 9].map((op) => [`xen_version ${op}`, Hypercall.xen_version, op, [], []] as const),
-  ...[1, 2, 3, 4, 6, 7, 9, 14, 15].flatMap((op) =>
+  ...[1, 2, 3, 4, 6, 7, 9, 14, 15, 23].flatMap((op) =>
     op === MemoryOp.increase_reservation || op === MemoryOp.maximum_ram_page
       ? []
       : [[`memory_op ${op}`, Hypercall.memory_op, op, [], []] as const],
@@ -32,7 +32,7 @@ const WITH_POINTER: readonly (readonly [string, number, number, readonly number[
   ...[4, 5, 6, 8, 10, 13].map((op) => [`vcpu_op ${op}`, Hypercall.vcpu_op, op, [0], []] as const),
   ...[0, 1, 3, 4, 5, 6, 7, 8, 9, 10].map((op) => [`event_channel_op ${op}`, 32, op, [], []] as const),
   ...[0, 1, 2, 4, 5, 6, 8, 10].map((op) => [`grant_table_op ${op}`, Hypercall.grant_table_op, op, [], [1]] as const),
-  ...[2, 3, 5, 6].map((op) => [`sched_op ${op}`, Hypercall.sched_op, op, [], []] as const),
+  ...[2, 3, 4, 5, 6].map((op) => [`sched_op ${op}`, Hypercall.sched_op, op, [], []] as const),
   ["console_io write", Hypercall.console_io, 0, [10], []],
 ];
 

@@ -28,8 +28,13 @@ describe("hvm_op", () => {
 
   it("refuses foreign, unknown and read-only parameters", () => {
     const { call, ram } = fakeDomain();
-    hvm.hvmParam.write(ram, ARGS, { domid: 3, index: 0 });
-    expect(call(Hypercall.hvm_op, hvm.HvmOp.set_param, ARGS)).toBe(-Errno.EPERM);
+    for (const [domid, error] of [
+      [0, Errno.EPERM],
+      [3, Errno.ESRCH],
+    ] as const) {
+      hvm.hvmParam.write(ram, ARGS, { domid, index: 0 });
+      expect(call(Hypercall.hvm_op, hvm.HvmOp.set_param, ARGS)).toBe(-error);
+    }
     hvm.hvmParam.write(ram, ARGS, { domid: SELF, index: hvm.HvmParam.console_pfn });
     expect(call(Hypercall.hvm_op, hvm.HvmOp.set_param, ARGS)).toBe(-Errno.EPERM);
     hvm.hvmParam.write(ram, ARGS, { index: 1000 });
@@ -244,6 +249,10 @@ describe("MSRs, ports and CPUID", () => {
       Buffer.from(new Uint32Array(words.map(Number)).buffer).toString();
     const vendor = leaf(0);
     expect(text(vendor?.ebx, vendor?.edx, vendor?.ecx)).toBe("AuthenticAMD");
+    // Libraries that flush caches refuse to start without CLFLUSH, and the size of a line is part of that.
+    expect([(leaf(1)?.edx ?? 0) & (1 << 19), ((leaf(1)?.ebx ?? 0) >>> 8) & 0xff]).toEqual([1 << 19, 64 / 8]);
+    // glibc copies in bulk up to the size of the second level, in KiB here.
+    expect((leaf(0x80000006)?.ecx ?? 0) >>> 16).toBe(16384);
     const xen = leaf(0x40000000);
     expect(text(xen?.ebx, xen?.ecx, xen?.edx)).toBe("XenVMMXenVMM");
     expect(xen?.eax).toBe(0x40000005);

@@ -31,11 +31,12 @@ export class ConsoleBackend {
     this.options = options;
   }
 
-  /** The guest sent its console event: there is output, or room for input. */
-  handleEvent(): void {
+  /** The guest sent its console event: there is output, or room for input. @returns whether there was output */
+  handleEvent(): boolean {
     const read = this.readOutput();
     const written = this.writeInput();
     if (read || written) this.options.notify();
+    return read;
   }
 
   /**

@@ -2,6 +2,7 @@
  * The devices of one kind that a backend domain serves: one for every directory under backend/<type>, which the toolstack
  * makes and removes.
  */
+import { messageOf } from "../../errors/message.ts";
 import type { BackendDevice, DeviceIdentity } from "./backend-device.ts";
 import { readFlag } from "./keys.ts";
 import { LevelTask } from "./level-task.ts";
@@ -52,7 +53,7 @@ export class BackendDirectory<Device extends AnyDevice> {
     this.number = new RegExp(`^\\d{1,${options.digits}}$`);
     this.scanning = new LevelTask(
       () => this.scan(),
-      (error) => options.log(`${this.directory}: ${error instanceof Error ? error.message : String(error)}`),
+      (error) => options.log(`${this.directory}: ${messageOf(error)}`),
     );
   }
 

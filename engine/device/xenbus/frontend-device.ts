@@ -4,6 +4,7 @@
  * What is read and published is the kind's own: a kind of device extends this.
  */
 import { Errno } from "../../abi/errors.ts";
+import { messageOf } from "../../errors/message.ts";
 import { readFlag } from "./keys.ts";
 import { frontendStep, XenbusState, xenbusStateName } from "./state.ts";
 import type { XenbusStore } from "./store-access.ts";
@@ -110,7 +111,7 @@ export abstract class FrontendDevice {
       await this.step();
     } catch (error) {
       // Without XenStore there is no device; whoever waits for it is told.
-      await this.end("closed", `XenStore: ${error instanceof Error ? error.message : String(error)}`);
+      await this.end("closed", `XenStore: ${messageOf(error)}`);
     }
   }
 

@@ -4,6 +4,7 @@
  * A driver gives `evaluate`, which looks at the store as it is now and takes one step; it runs after every change of the
  * directories it watches, one at a time (LevelTask). It never runs after close().
  */
+import { messageOf } from "../../errors/message.ts";
 import { XenstoreError } from "../../xenstore/client.ts";
 import { LevelTask } from "./level-task.ts";
 import { parseXenbusState, XenbusState } from "./state.ts";
@@ -41,7 +42,7 @@ export class XenbusDevice {
     this.log = options.log;
     this.task = new LevelTask(options.evaluate, (error) => {
       // The store ends with its domain, under a driver's feet: not a bug of the driver.
-      if (!this.closed) options.log(`${options.directory}: ${error instanceof Error ? error.message : String(error)}`);
+      if (!this.closed) options.log(`${options.directory}: ${messageOf(error)}`);
     });
   }
 
