@@ -45,7 +45,8 @@ export class GuestLoad {
     const { signal } = this.abort;
     const first = this.loadFirst(loader, plan, state);
     this.ready = Promise.all([first, file.verify({ signal })]).then(() => undefined);
-    const until = AbortSignal.any([signal, this.calm.signal, AbortSignal.timeout(LONGEST_CALM_MS)]);
+    const until = AbortSignal.any([signal, this.calm.signal]);
+    this.loadRestIn(LONGEST_CALM_MS);
     const rest = this.ready.then(() => loader.serveWishes(until)).then(() => loader.loadRest({ signal }));
     // Whoever waits for a page must not wait for ever, least of all a backend that serves other guests too.
     const arrivals = new Arrivals(mapping);
@@ -73,7 +74,12 @@ export class GuestLoad {
 
   /** The guest runs now: what it and others do not ask for comes a moment later. */
   resumed(): void {
-    const timer = setTimeout(() => this.calm.abort(), CALM_MS);
+    this.loadRestIn(CALM_MS);
+  }
+
+  /** With a timer that lives as long as this: one of AbortSignal.timeout() may be collected before it fires. */
+  private loadRestIn(ms: number): void {
+    const timer = setTimeout(() => this.calm.abort(), ms);
     this.abort.signal.addEventListener("abort", () => clearTimeout(timer), { once: true });
   }
 

@@ -11,6 +11,7 @@ import type { Xenstored } from "../xenstore/daemon.ts";
 import { type SavedRing, savedRingSchema } from "../xenstore/relay.ts";
 import { frontendNodes } from "../xenstore/save.ts";
 import { type SavedStore, savedStoreSchema } from "../xenstore/saved-state.ts";
+import type { GuestProcess } from "./guest.ts";
 import { VbdError } from "./vbd-error.ts";
 import type { AttachedVbd } from "./vbd-toolstack.ts";
 import type { AttachedVif } from "./vif-toolstack.ts";
@@ -19,6 +20,8 @@ import type { Pause } from "./worker-protocol.ts";
 const MIB = 1 << 20;
 /** How long backends may take to connect to the rings of a restored guest. */
 const CONNECT_WAIT_MS = 15_000;
+/** How long after its restore a guest looks at the clock. */
+const SUSPEND_DELAY_MS = 500;
 
 const headerSchema = z.object({ guest: z.unknown(), ring: savedRingSchema, store: savedStoreSchema });
 
@@ -101,7 +104,10 @@ export async function reconnectDevices(
 
 async function awaitBackend(toolstack: Xenstored["toolstack"], { name, backend }: RestoredDevice): Promise<void> {
   const connected = String(XenbusState.Connected);
-  if (await toolstack.waitFor(`${backend}/state`, (state) => state === connected, CONNECT_WAIT_MS)) return;
+  const path = `${backend}/state`;
+  // There is none any more when the guest has ended.
+  await toolstack.waitFor(path, (state) => state === connected || state === undefined, CONNECT_WAIT_MS);
+  if (toolstack.read(path) === connected) return;
   const error = toolstack.read(`${backend.replace("/backend/", "/error/backend/")}/error`);
   throw new VbdError(
     `the backend of ${name} does not take up the restored guest${error === undefined ? "" : ` (${error})`}`,
@@ -113,4 +119,15 @@ async function awaitBackend(toolstack: Xenstored["toolstack"], { name, backend }
 export function timeAfterRestore({ toolstack }: Xenstored, id: number): Pause {
   const feature = toolstack.read(`/local/domain/${id}/control/feature-suspend`);
   return feature === "1" ? "restore-suspend" : "restore-jump";
+}
+
+/** Has a restored guest suspend itself when its user has got his answer: it takes the guest a moment. */
+export function suspendSoon({ toolstack }: Xenstored, guest: Pick<GuestProcess, "id" | "exited">): void {
+  // As a toolstack of Xen asks for it.
+  const node = `/local/domain/${guest.id}/control/shutdown`;
+  const timer = setTimeout(() => {
+    // What somebody else has asked for since comes first.
+    if (!toolstack.read(node)) toolstack.write(node, "suspend");
+  }, SUSPEND_DELAY_MS);
+  void guest.exited.then(() => clearTimeout(timer));
 }

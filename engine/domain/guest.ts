@@ -168,10 +168,16 @@ export class GuestProcess implements DomainHandle {
 
   /**
    * What others see of a restored guest's memory is in place; fulfilled when they can connect to it.
-   * @throws CallError when it ends first
+   * @throws CallError when it ends first, or its memory cannot be read
    */
   async restored(): Promise<void> {
-    await this.inLife(this.child.rpc.restored());
+    const work = this.child.rpc.restored().catch((error: unknown): never => {
+      // It has lost its class on the way; the line is that of a SnapshotError or one of ours.
+      const { message } = error as Error;
+      const remedy = message.startsWith("internal error") ? undefined : message.split("; ").slice(1).join("; ");
+      throw remedy ? new CallError(message, remedy) : error;
+    });
+    await this.inLife(work);
   }
 
   /** All memory of a restored guest is there. */
@@ -211,9 +217,11 @@ export class GuestProcess implements DomainHandle {
     return this.inLife(this.child.rpc.storage(method, argument));
   }
 
-  private async inLife<T>(work: Promise<T>): Promise<T> {
+  /** Waits for what is of no use once the guest has ended. @throws CallError when it ends first */
+  async inLife<T>(work: Promise<T>): Promise<T> {
     const died = this.child.gone.then((): never => {
-      throw new CallError("the guest has ended; start it again", "start it again");
+      const of = this.exit?.reason === "crash" ? ` (${this.exit.cause})` : "";
+      throw new CallError(`the guest has ended${of}; start it again`, "start it again");
     });
     return await Promise.race([work, died]);
   }

@@ -1,20 +1,15 @@
-/** A running domain inside its process: memory, vCPU worker, and the console and XenStore backends. */
-import { MessageChannel, Worker } from "node:worker_threads";
+/** A running domain inside its process: what starts it, and how memory, vCPU worker, console and XenStore act together. */
+import { MessageChannel, type Worker } from "node:worker_threads";
 import { PAGE_SIZE } from "../abi/xen.ts";
 import { ACPI_ADDRESS, acpiTables } from "../builder/acpi.ts";
 import { loadImage, prepareImage } from "../builder/build.ts";
 import { FRAMES } from "../cpu/assembly/layout.ts";
-import { loadCore } from "../cpu/vcpu.ts";
-import { ConsoleBackend } from "../device/console/backend.ts";
 import { LogFile } from "../device/console/log-file.ts";
-import { OUTPUT_HIGH_WATERMARK } from "../device/console/protocol.ts";
-import { ConsoleRing } from "../device/console/ring.ts";
 import { CONSOLE_PORT, XENSTORE_PORT } from "../hypervisor/domain.ts";
 import { EventDelivery } from "../hypervisor/event-delivery.ts";
 import {
   COMMAND_STOP,
   CONTROL_COMMAND,
-  CONTROL_EMERGENCY_TAKEN,
   CONTROL_REQUESTS,
   planFrames,
   SPECIAL_GFN,
@@ -31,22 +26,19 @@ import { type RelayMessage, RingRelay, type SavedRing } from "../xenstore/relay.
 import { XenstoreRing } from "../xenstore/ring.ts";
 import type { DomainConfig, DomainExit, DomainStart, DomainStatistics } from "./config.ts";
 import { HypervisorDevices } from "./driver/hypervisor-devices.ts";
-import { compiledPath } from "./entry.ts";
 import type { PvhEntry } from "./entry-state.ts";
 import { GuestCapture } from "./guest-capture.ts";
+import { GuestConsole } from "./guest-console.ts";
 import type { Json } from "./json-state.ts";
 import { ServedCalls } from "./typescript/served-calls.ts";
 import type { LoopEnd } from "./vcpu-loop.ts";
 import { VcpuRequests } from "./vcpu-requests.ts";
+import { compiledCore } from "./vcpu-thread.ts";
 import type { Pause, WorkerInput, WorkerMessage } from "./worker-protocol.ts";
 
 const MIB = 1 << 20;
 /** A domain has one virtual CPU. */
 const VCPUS = 1;
-/** Console lines that a crash report quotes. */
-const TAIL_LINES = 100;
-/** V8 limits of the worker, MiB: its JavaScript heap holds next to nothing. */
-const WORKER_HEAP_MIB = 256;
 
 export interface MachineEvents {
   readonly consoleOutput: (bytes: Uint8Array) => void;
@@ -67,39 +59,19 @@ async function loadKernel(config: DomainConfig, memory: GuestMemory): Promise<Pv
   return { eip, ebx };
 }
 
-let core: WebAssembly.Module | undefined;
-
-/** Compiles the CPU core, once: a process that waits for its guest does it in advance. @throws Error as loadCore() */
-export function compiledCore(): WebAssembly.Module {
-  core ??= loadCore();
-  return core;
-}
-
-/** The vCPU's thread, which loads its modules and then waits for what start() tells it. */
-export function startVcpuThread(): Worker {
-  return new Worker(compiledPath(import.meta.url, "vcpu-worker.js"), {
-    resourceLimits: { maxOldGenerationSizeMb: WORKER_HEAP_MIB },
-  });
-}
-
 export class Machine {
   private readonly events: MachineEvents;
   private readonly mapping: Mapping;
   private readonly delivery: EventDelivery;
   private readonly worker: Worker;
   private readonly hypervisorLog: LogFile | undefined;
-  private readonly consoleLog: LogFile | undefined;
-  private readonly ring: ConsoleRing;
-  private readonly console: ConsoleBackend;
+  private readonly console: GuestConsole;
   private readonly xenstore: RingRelay;
   /** Backends in this process. */
   readonly devices: HypervisorDevices;
   /** Calls of the host that take the guest into a snapshot (guest-capture.ts). */
   readonly captures = new ServedCalls();
   private readonly requests: VcpuRequests;
-  /** Bytes of output that the host has not acknowledged, and of console_io that the guest may not follow up yet. */
-  private unacknowledged = 0;
-  private emergencyUntaken = 0;
   private ended = false;
   /** What it crashed of. */
   private cause: string | undefined;
@@ -120,10 +92,14 @@ export class Machine {
     this.events = events;
     this.mapping = memory.attach();
     this.delivery = new EventDelivery(this.mapping);
-    this.consoleLog = config.consoleLog === undefined ? undefined : new LogFile(config.consoleLog);
     this.hypervisorLog = config.hypervisorLog === undefined ? undefined : new LogFile(config.hypervisorLog);
-    this.ring = new ConsoleRing(this.mapping);
-    this.console = this.createConsole();
+    this.console = new GuestConsole({
+      mapping: this.mapping,
+      log: config.consoleLog,
+      notify: () => this.delivery.setPending(CONSOLE_PORT),
+      onOutput: events.consoleOutput,
+      rested: () => this.dispatchEvents(),
+    });
     const notify = () => void this.delivery.setPending(XENSTORE_PORT);
     this.xenstore = ring
       ? RingRelay.restore(this.mapping, ring, events.xenstore, notify)
@@ -139,25 +115,15 @@ export class Machine {
       log: (line) => this.log(line),
     });
     const capture = { memory, mapping: this.mapping, requests: this.requests };
-    this.captures.serve(new GuestCapture({ ...capture, console: this.console, xenstore: this.xenstore }).calls());
+    this.captures.serve(
+      new GuestCapture({ ...capture, console: this.console.backend, xenstore: this.xenstore }).calls(),
+    );
     this.worker = worker;
     this.worker.on("message", (message: WorkerMessage) => this.receive(message));
     this.worker.on("error", (error) => this.end({ reason: "crash", cause: `internal error: ${error.message}` }, {}));
     this.worker.on("exit", (code) => this.end({ reason: "crash", cause: `vCPU worker ended (${code})` }, {}));
     const message: WorkerInput = { ...input, backends: backends.port2, control: control.port2 };
     this.worker.postMessage(message, [backends.port2, control.port2]);
-  }
-
-  private createConsole(): ConsoleBackend {
-    return new ConsoleBackend({
-      ring: this.ring,
-      log: this.consoleLog,
-      notify: () => this.delivery.setPending(CONSOLE_PORT),
-      onOutput: (bytes) => {
-        this.unacknowledged += bytes.length;
-        this.events.consoleOutput(bytes);
-      },
-    });
   }
 
   /**
@@ -184,7 +150,7 @@ export class Machine {
    * @throws Error what it crashed of, where it did
    */
   async restored(): Promise<void> {
-    this.ring.adopt();
+    this.console.adopt();
     await Promise.race([this.requests.call({ op: "restore" }), this.over]);
     if (this.cause !== undefined) throw new Error(this.cause);
   }
@@ -206,23 +172,11 @@ export class Machine {
 
   /** Types bytes into the console. */
   async writeConsole(bytes: Uint8Array): Promise<void> {
-    await this.console.write(bytes);
+    await this.console.backend.write(bytes);
   }
 
   acknowledgeConsole(bytes: number): void {
-    this.unacknowledged = Math.max(0, this.unacknowledged - bytes);
-    if (this.ended) return;
     this.console.acknowledge(bytes);
-    this.takeEmergency();
-  }
-
-  /** Lets the guest's console_io go on, unless the reader of the console is behind. */
-  private takeEmergency(): void {
-    if (this.emergencyUntaken === 0 || this.unacknowledged > OUTPUT_HIGH_WATERMARK) return;
-    const { words, base, plan } = this.mapping;
-    Atomics.add(words, (base + plan.control + CONTROL_EMERGENCY_TAKEN) >>> 2, this.emergencyUntaken);
-    this.mapping.wake(plan.control + CONTROL_EMERGENCY_TAKEN);
-    this.emergencyUntaken = 0;
   }
 
   /** Asks the vCPU to stop; the exit follows. */
@@ -244,7 +198,7 @@ export class Machine {
   /** A restored guest may wait for what it was told and had not heard yet: it looks at console and XenStore again. */
   private wakeGuest(): void {
     this.xenstore.resume();
-    this.console.handleEvent();
+    this.console.backend.handleEvent();
     for (const port of [XENSTORE_PORT, CONSOLE_PORT]) this.delivery.setPending(port);
   }
 
@@ -259,9 +213,7 @@ export class Machine {
         this.dispatchEvents();
         break;
       case "emergency-console":
-        this.emergencyUntaken += message.bytes.length;
-        this.console.emit(message.bytes);
-        this.takeEmergency();
+        this.console.emergency(message.bytes);
         break;
       case "log":
         this.log(message.line);
@@ -293,7 +245,7 @@ export class Machine {
   }
 
   private dispatchEvents(): void {
-    for (const port of this.delivery.takeHostPending()) {
+    for (const port of this.delivery.takeHostPending(this.console.isResting ? CONSOLE_PORT : undefined)) {
       if (port === CONSOLE_PORT) this.console.handleEvent();
       if (port === XENSTORE_PORT) this.xenstore.handleEvent();
     }
@@ -301,11 +253,10 @@ export class Machine {
 
   private end(end: LoopEnd, registers: { [key: string]: Json }): void {
     if (this.ended) return;
-    this.console.drain();
+    this.console.end();
     this.ended = true;
     if (end.reason === "crash") this.cause = end.cause;
     this.isOver();
-    this.consoleLog?.close();
     this.hypervisorLog?.close();
     this.events.exited(this.exitOf(end, registers));
   }
@@ -322,7 +273,7 @@ export class Machine {
           reason: "crash",
           cause: end.cause,
           registers,
-          consoleTail: this.console.tail.lines(TAIL_LINES),
+          consoleTail: this.console.lastLines(),
         };
     }
   }

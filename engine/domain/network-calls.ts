@@ -58,6 +58,8 @@ const logLine = z.object({
   number: z.int(),
   /** Milliseconds since 1970. */
   time: z.number(),
+  /** The switch that it is about. */
+  on: z.string(),
   text: z.string(),
 });
 export type LogLine = z.infer<typeof logLine>;

@@ -1,6 +1,7 @@
 /** Entry point of a domain process: the host's control channel on one side, the machine on the other. */
 import { createBirpc } from "birpc";
 import { InputError } from "../errors/input-error.ts";
+import { messageOf } from "../errors/message.ts";
 import {
   byteCount,
   consoleBytes,
@@ -12,9 +13,10 @@ import {
   relayMessage,
   type StartAnswer,
 } from "./config.ts";
-import { compiledCore, Machine, type MachineEvents, startVcpuThread } from "./machine.ts";
+import { Machine, type MachineEvents } from "./machine.ts";
 import { parentChannel } from "./parent-channel.ts";
 import type { CallAnswer } from "./typescript/protocol.ts";
+import { compiledCore, startVcpuThread } from "./vcpu-thread.ts";
 
 const NOT_STARTED: CallAnswer = { ok: false, message: "the domain has not been started" };
 
@@ -51,7 +53,7 @@ async function start(message: unknown): Promise<StartAnswer> {
     if (error instanceof InputError) {
       return { ok: false, code: error.code, message: error.message, remedy: error.remedy };
     }
-    return { ok: false, message: error instanceof Error ? error.message : String(error) };
+    return { ok: false, message: messageOf(error) };
   }
 }
 

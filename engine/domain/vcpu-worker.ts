@@ -178,4 +178,10 @@ async function main(input: WorkerInput): Promise<void> {
 // What to run comes by message: the thread may have been made before that was known, and gets ready meanwhile.
 prepareCompiler();
 prepareCodec();
-parentPort?.once("message", (input: WorkerInput) => void main(input));
+parentPort?.once("message", (input: WorkerInput) => {
+  main(input).catch((error: unknown) => {
+    // The file that its memory is to come from cannot be opened any more.
+    if (!(error instanceof SnapshotError)) throw error;
+    post({ kind: "end", end: { reason: "crash", cause: error.message }, registers: {} });
+  });
+});

@@ -6,7 +6,8 @@ import { checkQcow2 } from "../../engine/disk/image-tools/check.ts";
 import { convertImage } from "../../engine/disk/image-tools/convert.ts";
 import { createQcow2 } from "../../engine/disk/image-tools/create.ts";
 import { imageInfo } from "../../engine/disk/image-tools/info.ts";
-import { eventually, imageDisk, KernelLab, RUNS, type Unikernel, xvd } from "../domain/kernel-lab.ts";
+import { imageDisk, xvd } from "../disk-config.ts";
+import { eventually, KernelLab, RUNS, type Unikernel } from "../domain/kernel-lab.ts";
 import { type ChurnArgument, JOURNAL_ANSWERED } from "../domain/kernels/churn.ts";
 
 const MIB = 1 << 20;

@@ -16,6 +16,14 @@ export function qemuIo(path: string, ...commands: string[]): void {
   if (result.status !== 0 || /error|failed/i.test(output)) throw new Error(output);
 }
 
+/** Offset, length, byte. */
+type Stretch = readonly [number, number, number];
+
+/** Writes stretches of single bytes into a qcow2 image. */
+export function write(path: string, stretches: readonly Stretch[]): void {
+  qemuIo(path, ...stretches.map(([offset, length, byte]) => `write -P ${byte} ${offset} ${length}`));
+}
+
 export type Verdict = "clean" | "leaks" | "errors" | "unusable";
 
 /** What qemu-img check says of an image. */

@@ -147,5 +147,5 @@ describe.runIf(hasQemu)("random chains", () => {
       },
     );
     await fc.assert(property, { numRuns: 25 });
-  }, 120_000);
+  });
 });

@@ -100,7 +100,21 @@ describe.skipIf(!hasQemuImg)("a hostile qcow2 image", () => {
       }),
       { numRuns: 250 },
     );
-  }, 120_000);
+  });
+
+  it("whose data is said to lie further out than any file reaches has I/O errors there", async () => {
+    const path = join(temporaryFolder(), "image.qcow2");
+    const damaged = Buffer.from(bytes);
+    const l2 = bytes.readUIntBE(parseHeader(bytes, "sample").l1Offset + 2, 6);
+    const entry = l2 + ((1 << 20) / CLUSTER) * 8;
+    // Bit 55, the highest one of an offset.
+    damaged[entry + 1] = 0x80;
+    writeFileSync(path, damaged);
+    const store = openQcow2Store(specOf(path), () => {}, guardedIo(damaged.length));
+    expect(await readStore(store, (1 << 20) + 512, 512)).toMatchObject({ errno: EIO });
+    expect(await writeStore(store, (1 << 20) + 512, Buffer.alloc(512, 1))).toMatchObject({ errno: EIO });
+    await store.close();
+  });
 
   it("does not get its tables overwritten by data", async () => {
     const path = join(temporaryFolder(), "image.qcow2");

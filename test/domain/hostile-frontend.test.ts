@@ -1,7 +1,8 @@
 /** Hostile frontends against the storage domain: it lives on in the same process, holds nothing of theirs, and serves others. */
 import { readdirSync } from "node:fs";
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
-import { eventually, imageDisk, KernelLab, RUNS, type Unikernel, usage, xvd } from "./kernel-lab.ts";
+import { imageDisk, xvd } from "../disk-config.ts";
+import { eventually, KernelLab, RUNS, type Unikernel, usage } from "./kernel-lab.ts";
 
 const MIB = 1 << 20;
 const SECTORS = MIB / 512;

@@ -7,35 +7,12 @@ import { type RegisteredRing, RingRegistry } from "../../engine/domain/driver/ri
 import { compiledPath } from "../../engine/domain/entry.ts";
 import { Host, type HostOptions, type TypescriptConfig } from "../../engine/domain/host.ts";
 import type { TypescriptHandle } from "../../engine/domain/typescript/handle.ts";
-import type { VbdConfig } from "../../engine/domain/vbd-toolstack.ts";
 import { type GrantMap, GrantMaps } from "../../engine/hypervisor/grant-map.ts";
 import { Peers } from "../../engine/memory/peers.ts";
 import { ANSWER, type Answer, COMMANDS, type Command } from "./kernels/agent.ts";
 
 /** Domains share memory between processes where the host can do that. */
 export const RUNS = process.platform === "linux";
-
-const XVDA = 202 << 8;
-
-/** vdev of xvda (0), xvdb (1), … */
-export function xvd(index: number): number {
-  return XVDA + 16 * index;
-}
-
-/** A disk from an image file, xvda unless said. */
-export function imageDisk(file: string, more: Partial<VbdConfig> = {}): VbdConfig {
-  const readOnly = more.readOnly ?? false;
-  return {
-    vdev: xvd(0),
-    store: { kind: "file", path: file, readOnly },
-    readOnly,
-    deviceType: "disk",
-    target: file,
-    placement: "driver-domain",
-    persistent: false,
-    ...more,
-  };
-}
 
 /** How long a command may take before the test fails: far more than any does. */
 const PATIENCE_MS = 25_000;

@@ -2,7 +2,8 @@
 import { readFileSync } from "node:fs";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { VDISK_READONLY } from "../../engine/device/block/protocol.ts";
-import { imageDisk, KernelLab, RUNS, type Unikernel, xvd } from "./kernel-lab.ts";
+import { imageDisk, xvd } from "../disk-config.ts";
+import { KernelLab, RUNS, type Unikernel } from "./kernel-lab.ts";
 import type { ConnectArgument } from "./kernels/disk.ts";
 
 const MIB = 1 << 20;

@@ -6,6 +6,8 @@
 import { INCOMPATIBLE } from "../qcow2/header.ts";
 import {
   COPIED_HIGH,
+  compressedLength,
+  compressedOffset,
   entryOffset,
   isCompressed,
   isCopied,
@@ -209,10 +211,23 @@ function overlapping(scan: Scan): EntryPlace[] {
     const table = readTable(file, offset, clusterSize);
     for (let byte = 0; byte < clusterSize; byte += 8) {
       const [high, low] = [table.getUint32(byte), table.getUint32(byte + 4)];
-      const data = isCompressed(high) ? 0 : entryOffset(high, low);
-      if (data !== 0 && data < end && scan.overlaps(data)) found.push(place(offset + byte, "l2"));
+      if (dataClusters(scan, high, low).some((cluster) => scan.overlaps(cluster)))
+        found.push(place(offset + byte, "l2"));
     }
   }
+  return found;
+}
+
+/** Offsets of the clusters in the file that the data of an L2 entry lies in; compressed data may lie in two. */
+function dataClusters({ header, clusters }: Scan, high: number, low: number): number[] {
+  const { clusterSize, clusterBits } = header;
+  const packed = isCompressed(high);
+  const start = packed ? compressedOffset(high, low, clusterBits) : entryOffset(high, low);
+  if (start === 0 && !packed) return [];
+  const end = start + (packed ? compressedLength(high, low, clusterBits) : clusterSize);
+  const found: number[] = [];
+  for (let at = start - (start % clusterSize); at < Math.min(end, clusters * clusterSize); at += clusterSize)
+    found.push(at);
   return found;
 }
 

@@ -4,9 +4,9 @@
  */
 import { fstatSync } from "node:fs";
 import { DiskError } from "../errors.ts";
-import { type ImageFile, nextData } from "./files.ts";
+import type { ImageFile } from "./files.ts";
 import { viewOf } from "./qcow2-file.ts";
-import type { Layer, Segment } from "./reader.ts";
+import { type Layer, RawLayer, type Segment } from "./reader.ts";
 
 const SECTOR = 512;
 const FOOTER_LENGTH = 512;
@@ -81,34 +81,6 @@ export function isVhd(file: ImageFile): boolean {
   if (!fstatSync(file.descriptor).isFile()) return false;
   if (hasCookie(bytesAt(file, 0, SECTOR), FOOTER_COOKIE)) return true;
   return /\.vhd$/i.test(file.path) && footerOf(file) !== undefined;
-}
-
-/** A fixed image: the disk, and a footer behind it. */
-class FixedLayer implements Layer {
-  readonly size: number;
-  readonly #file: ImageFile;
-
-  constructor(file: ImageFile, size: number) {
-    this.#file = file;
-    this.size = size;
-  }
-
-  get path(): string {
-    return this.#file.path;
-  }
-
-  segment(offset: number, end: number): Segment {
-    const limit = Math.min(end, this.size);
-    const data = nextData(this.#file.descriptor, offset, limit);
-    if (data === undefined) return { kind: "zero", length: limit - offset };
-    if (data.start > offset) return { kind: "zero", length: data.start - offset };
-    return { kind: "data", length: data.end - offset, host: offset };
-  }
-
-  async read(segment: Segment, into: Uint8Array): Promise<void> {
-    if (segment.kind === "data") await this.#file.read(into, segment.host);
-    else into.fill(0);
-  }
 }
 
 /** A dynamic image: blocks in the order of their first write, each behind a bitmap of the sectors that were written. */
@@ -208,7 +180,8 @@ export function vhdLayer(file: ImageFile): Layer {
   switch (kind) {
     case KIND.fixed:
       if (size > file.size - FOOTER_LENGTH) throw damaged(file.path, "it is shorter than its disk");
-      return new FixedLayer(file, size);
+      // The disk is the file, but for the footer behind it.
+      return new RawLayer(file, size);
     case KIND.dynamic:
       return new DynamicLayer(file, footer);
     case KIND.differencing:

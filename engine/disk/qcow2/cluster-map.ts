@@ -21,6 +21,8 @@ import {
 } from "./tables.ts";
 
 const TWO_TO_32 = 2 ** 32;
+/** Where data may lie at most, bytes: an entry can say more, but no file is as large, and sums with it would not be exact. */
+const MOST_OFFSET = 2 ** 52;
 
 /** How a cluster is stored. */
 export const STORED = { nowhere: 0, zero: 1, data: 2, compressed: 3 } as const;
@@ -168,6 +170,7 @@ export class ClusterMap {
     const offset = entryOffset(high, low);
     if ((low & (clusterSize - 1) & ~1) !== 0) return DAMAGED;
     const isData = offset !== 0 && !isZero(low);
+    if (isData && offset > MOST_OFFSET) return DAMAGED;
     this.kind = isData ? STORED.data : isZero(low) ? STORED.zero : STORED.nowhere;
     this.copied = isCopied(high);
     this.host = offset + skipped;

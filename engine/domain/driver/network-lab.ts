@@ -1,6 +1,7 @@
 /** The switches and interfaces of a lab, in the driver domain that has them. */
 import { Errno } from "../../abi/errors.ts";
 import type { VifResult, VifSpecification } from "../../device/net/channel.ts";
+import { messageOf } from "../../errors/message.ts";
 import { parseImpairment } from "../../network/policy/impair-spec.ts";
 import type { RuleSet } from "../../network/policy/rule-set.ts";
 import { type Clock, NetworkError } from "../../network/types.ts";
@@ -57,7 +58,7 @@ export class NetworkLab {
     try {
       await this.connectUplink(to);
     } catch (error) {
-      to.problem = error instanceof Error ? error.message : String(error);
+      to.problem = messageOf(error);
       this.log(`${name}: ${to.problem}`);
     }
     for (const forward of forwards) {
@@ -77,7 +78,7 @@ export class NetworkLab {
   }
 
   private newSwitch(config: SwitchConfig): LabSwitch {
-    return new LabSwitch(config, this.clock, (line) => this.lines.add(line));
+    return new LabSwitch(config, this.clock, (line) => this.lines.add(config.name, line));
   }
 
   /** Sets again what an earlier process had been told. */

@@ -15,8 +15,9 @@ export class LogLines {
     this.log = log;
   }
 
-  add(text: string): void {
-    this.lines.push({ number: this.next++, time: Date.now(), text });
+  /** @param on name of the switch whose rule or class it is */
+  add(on: string, text: string): void {
+    this.lines.push({ number: this.next++, time: Date.now(), on, text });
     if (this.lines.length > 2 * KEPT) this.lines.splice(0, KEPT);
     this.log(`${PACKET_LOG}${text}`);
   }

@@ -22,6 +22,7 @@ import { SharedRing } from "../../device/ring/layout.ts";
 import type { EventPort } from "../../memory/types.ts";
 import type { Clock } from "../../network/types.ts";
 import { vifName } from "../network-config.ts";
+import { bindRing, type Failure, failed } from "./bind-ring.ts";
 import type { DriverEnvironment } from "./driver-environment.ts";
 import type { NetworkInterface } from "./network-interface.ts";
 import type { NetworkLab } from "./network-lab.ts";
@@ -53,12 +54,6 @@ interface Device {
   attached:
     | { readonly vif: Vif; readonly mapper: AdoptingMapper; readonly queues: readonly AttachedQueue[] }
     | undefined;
-}
-
-type Failure = { readonly ok: false; readonly errno: number; readonly message: string };
-
-function failed(errno: number, message: string): Failure {
-  return { ok: false, errno, message };
 }
 
 /** A queue's grants in the form that all rings have. */
@@ -129,19 +124,12 @@ export class NetworkVifs implements VifService {
     const { environment } = this.options;
     const adopted = resume ? environment.adopt(identity, mapper, grants) : undefined;
     if (adopted !== undefined) return adopted;
-    const handles: number[] = [];
-    const undo = (errno: number, message: string) => {
-      for (const handle of handles) mapper.unmap(handle);
-      return failed(errno, message);
-    };
-    for (const ref of grants.refs) {
-      const handle = mapper.map(ref, false);
-      if (handle < 0) return undo(Errno.EINVAL, `ring page, grant ${ref}, cannot be mapped (status ${handle})`);
-      handles.push(handle);
-    }
-    const bound = environment.bind(identity, handles, grants.eventChannel, grants.secondEventChannel);
-    if (typeof bound !== "number") return bound;
-    return undo(-bound, `the event channels of queue ${identity.queue} cannot be bound (error ${bound})`);
+    return bindRing(
+      mapper,
+      grants.refs,
+      (handles) => environment.bind(identity, handles, grants.eventChannel, grants.secondEventChannel),
+      `the event channels of queue ${identity.queue}`,
+    );
   }
 
   private queueChannel(mapper: AdoptingMapper, bound: BoundRing): NetQueueChannel {

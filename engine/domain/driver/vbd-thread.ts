@@ -20,7 +20,9 @@ import { SharedRing } from "../../device/ring/layout.ts";
 import { DiskError } from "../../disk/errors.ts";
 import { openStore } from "../../disk/open.ts";
 import { type StoreSpec, storeSpecSchema } from "../../disk/spec.ts";
+import { messageOf } from "../../errors/message.ts";
 import type { EventPort } from "../../memory/types.ts";
+import { bindRing, type Failure, failed } from "./bind-ring.ts";
 import type { AdoptingMapper, BoundRing, RingIdentity } from "./ring-environment.ts";
 
 /** Where the thread runs: in a driver domain, or in the guest's own process. */
@@ -80,10 +82,6 @@ export interface VbdThreadOptions {
   readonly resized?: (device: DeviceSize) => void;
 }
 
-function failed(errno: number, message: string): { ok: false; errno: number; message: string } {
-  return { ok: false, errno, message };
-}
-
 /** Errno of a store that cannot be opened. */
 function errnoOf(error: unknown): number {
   return error instanceof DiskError && error.code === "missing-image" ? Errno.ENOENT : Errno.EIO;
@@ -131,7 +129,7 @@ export class VbdThread {
       const { size, sectorSize, physicalSectorSize, discard } = store;
       return { ok: true, value: { size, sectorSize, physicalSectorSize, readOnly, discard } };
     } catch (error) {
-      return failed(errnoOf(error), error instanceof Error ? error.message : String(error));
+      return failed(errnoOf(error), messageOf(error));
     }
   }
 
@@ -173,7 +171,7 @@ export class VbdThread {
     queue: number,
     grants: BlockRingGrants,
     mapper: AdoptingMapper,
-  ): ReturnType<typeof failed> | undefined {
+  ): Failure | undefined {
     const protocol = blockProtocol(channel.protocol);
     if (protocol === undefined) return failed(Errno.EINVAL, `protocol ${channel.protocol} is unknown`);
     const identity = { frontend: channel.frontendId, vdev: channel.vdev, queue };
@@ -187,24 +185,13 @@ export class VbdThread {
     return failed(Errno.EINVAL, `ring ${queue} claims more requests than it holds`);
   }
 
-  private bindRing(
-    identity: RingIdentity,
-    mapper: AdoptingMapper,
-    grants: BlockRingGrants,
-  ): BoundRing | ReturnType<typeof failed> {
-    const handles: number[] = [];
-    const undo = (errno: number, message: string) => {
-      for (const handle of handles) mapper.unmap(handle);
-      return failed(errno, message);
-    };
-    for (const ref of grants.refs) {
-      const handle = mapper.map(ref, false);
-      if (handle < 0) return undo(Errno.EINVAL, `ring page, grant ${ref}, cannot be mapped (status ${handle})`);
-      handles.push(handle);
-    }
-    const bound = this.environment.bind(identity, handles, grants.eventChannel);
-    if (typeof bound !== "number") return bound;
-    return undo(-bound, `event channel ${grants.eventChannel} cannot be bound (error ${bound})`);
+  private bindRing(identity: RingIdentity, mapper: AdoptingMapper, grants: BlockRingGrants): BoundRing | Failure {
+    return bindRing(
+      mapper,
+      grants.refs,
+      (handles) => this.environment.bind(identity, handles, grants.eventChannel),
+      `event channel ${grants.eventChannel}`,
+    );
   }
 
   private createService(
@@ -283,7 +270,7 @@ export class VbdThread {
       device.next = next;
       return done();
     } catch (error) {
-      return failed(errnoOf(error), error instanceof Error ? error.message : String(error));
+      return failed(errnoOf(error), messageOf(error));
     }
   }
 

@@ -3,6 +3,7 @@
  * wakes it without any event loop; requests from the domain's event loop come as messages, announced by the same doorbell.
  */
 import { type MessagePort, parentPort, receiveMessageOnPort, workerData } from "node:worker_threads";
+import { messageOf } from "../../errors/message.ts";
 import { DomainThread, type ThreadInput } from "../domain-thread.ts";
 import { HaltPoll } from "../halt-poll.ts";
 import type { IoKernel } from "./kernel.ts";
@@ -32,7 +33,7 @@ async function answer(port: MessagePort, handle: (request: unknown) => unknown, 
   try {
     reply = { id: message.id, ok: true, value: await handle(message.request) };
   } catch (error) {
-    reply = { id: message.id, ok: false, message: error instanceof Error ? error.message : String(error) };
+    reply = { id: message.id, ok: false, message: messageOf(error) };
   }
   port.postMessage(reply);
 }

@@ -1,5 +1,6 @@
 /** The errors of captures that a user asks for. Each message is one line, "cause; remedy", ready to be printed as it is. */
 import { InputError } from "../../errors/input-error.ts";
+import { messageOf } from "../../errors/message.ts";
 
 /** What went wrong, for programs; the message says it for people. */
 export type CaptureErrorCode = "bad-filter" | "bad-option" | "unwritable-file" | "unreadable-file" | "not-a-capture";
@@ -26,6 +27,6 @@ export function fileTrouble(error: unknown): { what: string; remedy: string } {
     case "EROFS":
       return { what: "the file system is read-only", remedy: "choose another path" };
     default:
-      return { what: error instanceof Error ? error.message : String(error), remedy: "check the path" };
+      return { what: messageOf(error), remedy: "check the path" };
   }
 }

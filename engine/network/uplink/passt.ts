@@ -10,6 +10,7 @@
  * own addresses are therefore dropped here.
  */
 import { type DeliveryFailure, Frame } from "../../device/net/frame.ts";
+import { messageOf } from "../../errors/message.ts";
 import { formatCidr, formatIpv4, writeMac } from "../address.ts";
 import { EtherType, Headers } from "../headers.ts";
 import { Backoff } from "./backoff.ts";
@@ -241,7 +242,7 @@ export class PasstUplink implements Uplink {
       this.counters.restarts++;
       this.run(program).catch((error: unknown) => {
         if (this.closed) return;
-        this.context.log(error instanceof Error ? error.message : String(error));
+        this.context.log(messageOf(error));
         this.again(program);
       });
     });

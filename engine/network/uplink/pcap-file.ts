@@ -4,6 +4,7 @@
  */
 import { type DeliveryFailure, FRAME_MOST, Frame } from "../../device/net/frame.ts";
 import { oneLine } from "../../errors/input-error.ts";
+import { messageOf } from "../../errors/message.ts";
 import { Capture } from "../capture/capture.ts";
 import { openCaptureFile } from "../capture/file.ts";
 import { LINK_ETHERNET } from "../capture/pcapng.ts";
@@ -82,7 +83,7 @@ export class PcapFileUplink implements Uplink {
     this.playState = "playing";
     this.playing = this.playAll(play, first.records, first.record).catch((error: unknown) => {
       this.playState = "failed";
-      this.context.log(`pcap ${oneLine(play)}: ${error instanceof Error ? error.message : String(error)}`);
+      this.context.log(`pcap ${oneLine(play)}: ${messageOf(error)}`);
     });
   }
 

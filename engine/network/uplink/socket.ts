@@ -8,6 +8,7 @@ import { createConnection, createServer, type Server, type Socket } from "node:n
 import { dirname } from "node:path";
 import type { DeliveryFailure, Frame } from "../../device/net/frame.ts";
 import { oneLine } from "../../errors/input-error.ts";
+import { messageOf } from "../../errors/message.ts";
 import { Backoff } from "./backoff.ts";
 import { countIn, type DropCounters, droppedDown, droppedFull, sendCounted, zeroCounters } from "./counting.ts";
 import { FrameStream, QUEUE_DEFAULT } from "./socket-stream.ts";
@@ -229,7 +230,7 @@ export class SocketUplink implements Uplink {
     if (this.closed || this.options.mode !== "connect") return;
     this.backoff.again(() => {
       this.connect().catch((error: unknown) => {
-        this.context.log(error instanceof Error ? error.message : String(error));
+        this.context.log(messageOf(error));
         this.retry();
       });
     });

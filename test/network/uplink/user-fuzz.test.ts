@@ -1,39 +1,15 @@
-import { createServer, type Socket } from "node:net";
 import fc from "fast-check";
-import { afterEach, describe, expect, it } from "vitest";
+import { describe, expect, it } from "vitest";
 import { parseIpv4 } from "../../../engine/network/address.ts";
 import { Protocol, TcpFlag } from "../../../engine/network/headers.ts";
 import { FULL_ROOM } from "../../../engine/network/uplink/user/buffer-pool.ts";
-import { DNS, GATEWAY, GuestNetwork, GuestSocket, ipv4, tcpFrame, udpBody } from "./user-guest.ts";
+import { DNS, GATEWAY, type GuestNetwork, GuestSocket, ipv4, tcpFrame, udpBody } from "./user-guest.ts";
+import { network, tcpServer } from "./user-servers.ts";
 
-const closing: (() => Promise<unknown>)[] = [];
-
-afterEach(async () => {
-  for (const close of closing.splice(0).reverse()) await close();
-});
-
-async function serve(handler: (socket: Socket) => void): Promise<number> {
-  const sockets: Socket[] = [];
-  const server = createServer({ allowHalfOpen: true }, (socket) => {
-    sockets.push(socket.on("error", () => undefined));
-    handler(socket);
-  });
-  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
-  closing.push(async () => {
-    for (const socket of sockets) socket.destroy();
-    await new Promise((resolve) => server.close(resolve));
-  });
-  const address = server.address();
-  if (address === null || typeof address === "string") throw new Error("no port");
-  return address.port;
-}
-
-async function network(port: number): Promise<GuestNetwork> {
+async function fuzzed(port: number): Promise<GuestNetwork> {
   // A resolver that is not there: what comes of fuzz goes nowhere outside.
-  const made = new GuestNetwork({ hostLoopback: [port], resolvers: ["127.0.0.1:9"] });
+  const made = await network({ hostLoopback: [port], resolvers: ["127.0.0.1:9"] });
   made.keep = false;
-  closing.push(() => made.close());
-  await made.uplink.start();
   return made;
 }
 
@@ -61,8 +37,8 @@ const frames = fc.oneof(
 
 describe("user uplink, whatever a guest sends", () => {
   it("never throws at frames of any kind", async () => {
-    const port = await serve((socket) => socket.end());
-    const net = await network(port);
+    const { port } = await tcpServer((socket) => socket.end());
+    const net = await fuzzed(port);
     await fc.assert(
       fc.asyncProperty(fc.array(frames, { maxLength: 8 }), async (list) => {
         for (const frame of list) net.send(frame);
@@ -75,8 +51,8 @@ describe("user uplink, whatever a guest sends", () => {
   });
 
   it("never throws at segments around a connection's numbers, and holds no more than its bound", async () => {
-    const port = await serve((socket) => socket.on("data", (data: Buffer) => socket.write(data)));
-    const net = await network(port);
+    const { port } = await tcpServer((socket) => socket.on("data", (data: Buffer) => socket.write(data)));
+    const net = await fuzzed(port);
     const segment = fc.record({
       from: fc.integer({ min: 0, max: 2 }),
       flags: fc.integer({ min: 0, max: 63 }),
@@ -129,14 +105,14 @@ describe("user uplink, whatever a guest sends", () => {
   it("puts a stream together from pieces in any order, however they overlap", async () => {
     let received: Buffer[] = [];
     let ended: () => void = () => undefined;
-    const port = await serve((socket) => {
+    const { port } = await tcpServer((socket) => {
       socket.on("data", (data: Buffer) => received.push(data));
       socket.on("end", () => {
         socket.end();
         ended();
       });
     });
-    const net = await network(port);
+    const net = await fuzzed(port);
     const stream = Buffer.from(Array.from({ length: 8000 }, (_, n) => (n * 31 + (n >> 8)) & 255));
     let from = 2000;
     const piece = fc.tuple(fc.integer({ min: 0, max: 7999 }), fc.integer({ min: 1, max: 1400 }));

@@ -1,42 +1,12 @@
-import { connect, createServer, type Server, type Socket } from "node:net";
-import { afterEach, describe, expect, it } from "vitest";
+import { connect, createServer, type Socket } from "node:net";
+import { describe, expect, it, onTestFinished } from "vitest";
 import { parseIpv4 } from "../../../engine/network/address.ts";
 import { Protocol, TcpFlag } from "../../../engine/network/headers.ts";
 import { FULL_ROOM } from "../../../engine/network/uplink/user/buffer-pool.ts";
 import { hostAddresses } from "../../../engine/network/uplink/user/reachability.ts";
 import { MOST_HALF_OPEN } from "../../../engine/network/uplink/user/tcp-guests.ts";
 import { GATEWAY, GuestNetwork, GuestSocket, tcpFrame } from "./user-guest.ts";
-
-const closing: (() => Promise<unknown>)[] = [];
-
-afterEach(async () => {
-  for (const close of closing.splice(0).reverse()) await close();
-});
-
-/** A server on 127.0.0.1, half-open connections allowed. @returns its port, and what connects */
-async function serve(handler: (socket: Socket) => void): Promise<{ port: number; sockets: Socket[]; server: Server }> {
-  const sockets: Socket[] = [];
-  const server = createServer({ allowHalfOpen: true }, (socket) => {
-    sockets.push(socket);
-    socket.on("error", () => undefined);
-    handler(socket);
-  });
-  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
-  closing.push(async () => {
-    for (const socket of sockets) socket.destroy();
-    await new Promise((resolve) => server.close(resolve));
-  });
-  const address = server.address();
-  if (address === null || typeof address === "string") throw new Error("no port");
-  return { port: address.port, sockets, server };
-}
-
-async function network(...given: ConstructorParameters<typeof GuestNetwork>): Promise<GuestNetwork> {
-  const made = new GuestNetwork(...given);
-  closing.push(() => made.close());
-  await made.uplink.start();
-  return made;
-}
+import { network, tcpServer } from "./user-servers.ts";
 
 function withResolvers<T>(): { promise: Promise<T>; resolve: (value: T) => void } {
   let resolve: (value: T) => void = () => undefined;
@@ -64,7 +34,7 @@ function lossy(): () => boolean {
 
 describe("TCP of the user uplink", () => {
   it("carries a connection to a declared port of the host, both ways, and ends it in peace", async () => {
-    const { port } = await serve((socket) => socket.pipe(socket));
+    const { port } = await tcpServer((socket) => socket.pipe(socket));
     const net = await network({ hostLoopback: [port] });
     const socket = new GuestSocket(net, 1000, { address: GATEWAY, port });
     socket.write(Buffer.from("hello"));
@@ -78,7 +48,7 @@ describe("TCP of the user uplink", () => {
   it.each(["guest to host", "host to guest"])("delivers 1 MiB intact, %s, with 5 % loss both ways", async (way) => {
     const data = pattern(1 << 20);
     const chunks: Buffer[] = [];
-    const { port } = await serve((socket) => {
+    const { port } = await tcpServer((socket) => {
       socket.on("data", (chunk: Buffer) => chunks.push(chunk));
       socket.on("end", () => socket.end());
       if (way === "host to guest") socket.end(data);
@@ -94,7 +64,7 @@ describe("TCP of the user uplink", () => {
   });
 
   it("lets a guest half-close: the host answers after the guest's FIN", async () => {
-    const { port } = await serve((socket) => {
+    const { port } = await tcpServer((socket) => {
       let text = "";
       socket.on("data", (chunk) => {
         text += String(chunk);
@@ -111,7 +81,7 @@ describe("TCP of the user uplink", () => {
 
   it("lets the host half-close: the guest goes on sending", async () => {
     const ended = withResolvers<string>();
-    const { port } = await serve((socket) => {
+    const { port } = await tcpServer((socket) => {
       let text = "";
       socket.end("bye");
       socket.on("data", (chunk) => {
@@ -130,7 +100,7 @@ describe("TCP of the user uplink", () => {
 
   it("stops reading from the host while the guest's window is closed, and goes on when it opens", async () => {
     const total = 4 << 20;
-    const { port } = await serve((socket) => socket.end(pattern(total)));
+    const { port } = await tcpServer((socket) => socket.end(pattern(total)));
     const net = await network({ hostLoopback: [port] });
     const socket = new GuestSocket(net, 1000, { address: GATEWAY, port });
     socket.window = 0;
@@ -145,7 +115,7 @@ describe("TCP of the user uplink", () => {
   });
 
   it("closes the guest's window when the host does not read, and holds no more than its bound", async () => {
-    const { port, sockets } = await serve((socket) => socket.pause());
+    const { port, sockets } = await tcpServer((socket) => socket.pause());
     const net = await network({ hostLoopback: [port] });
     const socket = new GuestSocket(net, 1000, { address: GATEWAY, port });
     const data = pattern(16 << 20);
@@ -171,7 +141,7 @@ describe("TCP of the user uplink", () => {
   });
 
   it("answers a reset where the host refuses", async () => {
-    const { port, server } = await serve(() => undefined);
+    const { port, server } = await tcpServer(() => undefined);
     await new Promise((resolve) => server.close(resolve));
     const net = await network({ hostLoopback: [port] });
     const socket = new GuestSocket(net, 1000, { address: GATEWAY, port });
@@ -181,7 +151,7 @@ describe("TCP of the user uplink", () => {
 
   it("passes resets on, either way", async () => {
     const broken = withResolvers<void>();
-    const { port, sockets } = await serve((socket) => socket.on("close", () => broken.resolve()));
+    const { port, sockets } = await tcpServer((socket) => socket.on("close", () => broken.resolve()));
     const net = await network({ hostLoopback: [port] });
     const first = new GuestSocket(net, 1000, { address: GATEWAY, port });
     first.write(Buffer.from("x"));
@@ -208,7 +178,7 @@ describe("TCP of the user uplink", () => {
     ["another guest", "10.0.2.99"],
     ["a group", "224.0.0.1"],
   ])("refuses %s, and nobody is connected to", async (_name, destination) => {
-    const { port, sockets } = await serve(() => undefined);
+    const { port, sockets } = await tcpServer(() => undefined);
     const net = await network({}, [], ["192.0.2.77", "127.0.0.1"]);
     const socket = new GuestSocket(net, 1000, { address: parseIpv4(destination), port });
     await socket.until((s) => s.state === "reset");
@@ -222,7 +192,7 @@ describe("TCP of the user uplink", () => {
     const seen: Socket[] = [];
     const server = createServer((socket) => seen.push(socket.on("error", () => undefined)));
     await new Promise<void>((resolve) => server.listen(0, "0.0.0.0", resolve));
-    closing.push(() => new Promise((resolve) => server.close(resolve)));
+    onTestFinished(() => new Promise((resolve) => server.close(() => resolve())));
     const address = server.address();
     if (address === null || typeof address === "string") throw new Error("no port");
     const net = await network({}, [], []);
@@ -238,7 +208,7 @@ describe("TCP of the user uplink", () => {
   });
 
   it("reaches what is allowed explicitly, and only that port", async () => {
-    const { port, sockets } = await serve((socket) => socket.end("yes"));
+    const { port, sockets } = await tcpServer((socket) => socket.end("yes"));
     const net = await network({ allowHost: [`127.0.0.1:${port}`] });
     const socket = new GuestSocket(net, 1000, { address: parseIpv4("127.0.0.1"), port });
     await socket.until((s) => s.hasEnded);
@@ -249,7 +219,7 @@ describe("TCP of the user uplink", () => {
   });
 
   it("drops the oldest half-open connections of a guest that floods with SYNs", async () => {
-    const { port } = await serve((socket) => socket.end("alive"));
+    const { port } = await tcpServer((socket) => socket.end("alive"));
     const net = await network({ hostLoopback: [port] });
     net.keep = false;
     for (let n = 0; n < 4 * MOST_HALF_OPEN; n++) {
@@ -263,7 +233,7 @@ describe("TCP of the user uplink", () => {
   });
 
   it("refuses connections past a guest's limit", async () => {
-    const { port } = await serve(() => undefined);
+    const { port } = await tcpServer(() => undefined);
     const net = await network({ hostLoopback: [port], connectionsPerGuest: 3 });
     const open = [1, 2, 3].map((n) => new GuestSocket(net, 1000 + n, { address: GATEWAY, port }));
     for (const socket of open) await socket.until((s) => s.state === "open");
@@ -310,10 +280,10 @@ describe("TCP of the user uplink", () => {
   });
 
   it("says in one line that a port is in use", async () => {
-    const { port } = await serve(() => undefined);
+    const { port } = await tcpServer(() => undefined);
     const forward = { protocol: "tcp", hostPort: port, guestAddress: "10.0.2.15", guestPort: 80 } as const;
     const net = new GuestNetwork({}, [forward]);
-    closing.push(() => net.close());
+    onTestFinished(() => net.close());
     await expect(net.uplink.start()).rejects.toThrow(
       `host port tcp:127.0.0.1:${port} is in use by another program; choose another port, or stop that program`,
     );
