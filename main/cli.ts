@@ -1,10 +1,11 @@
 import { Command, CommanderError } from "commander";
 import { addCheckCommand } from "./check-command.ts";
-import { EXIT_BAD_INPUT, EXIT_OK, explain } from "./failure.ts";
+import { BadInput, EXIT_BAD_INPUT, EXIT_OK, explain } from "./failure.ts";
 import { addImageCommands } from "./image-commands.ts";
 import { runtimeRoot } from "./lab/runtime-folder.ts";
 import { addLabCommands } from "./lab-commands.ts";
 import { addMachineCommands, programContext } from "./machine-commands/commands.ts";
+import { addLibraryCommands } from "./machine-commands/library-commands.ts";
 import type { RunReport } from "./report.ts";
 import { DEFAULT_IMAGE, DEFAULT_MEMORY_MIB, parseRunOptions, type RawRunOptions } from "./run-options.ts";
 import { addServeCommands } from "./serve/serve-command.ts";
@@ -93,7 +94,7 @@ function program(setStatus: (status: number) => void): Command {
   };
   addXenstoreCommand(domlab, { socketOf, setStatus });
   for (const command of domlab.commands.slice(before)) command.helpGroup("Guests that run:");
-  addImageCommands(domlab, { setStatus });
+  addLibraryCommands(addImageCommands(domlab, { setStatus }), context);
   addCheckCommand(domlab, {
     look: async () => {
       const [{ hostChecks }, { labHome }] = await Promise.all([
@@ -108,10 +109,28 @@ function program(setStatus: (status: number) => void): Command {
   return domlab;
 }
 
+/** The words of a command that begin the arguments: its name, and that of the group before it. */
+function commandIn(domlab: Command, args: readonly string[]): string[] {
+  const words: string[] = [];
+  let command: Command | undefined = domlab;
+  for (const word of args) {
+    command = command.commands.find((each) => each.name() === word || each.aliases().includes(word));
+    if (command === undefined) break;
+    words.push(command.name());
+  }
+  return words;
+}
+
 /** Where the help to these arguments is. */
 function helpOf(domlab: Command, args: readonly string[]): string {
-  const named = domlab.commands.find((command) => command.name() === args[0]);
-  return named === undefined ? "domlab --help" : `domlab ${named.name()} --help`;
+  return ["domlab", ...commandIn(domlab, args), "--help"].join(" ");
+}
+
+/** @throws BadInput for help that is wanted about what is no command: commander would print all there is */
+function checkHelp(domlab: Command, [first, ...about]: readonly string[]): void {
+  const known = commandIn(domlab, about);
+  if (first !== "help" || [undefined, "help"].includes(about[known.length])) return;
+  throw new BadInput("bad-option", `unknown command '${about[known.length]}'`, `see ${helpOf(domlab, about)}`);
 }
 
 /** What `npm start -- …` means: the app; with an option of `domlab run` first, a guest in this terminal. */
@@ -131,13 +150,17 @@ async function main(given: readonly string[]): Promise<number> {
   // main/bootstrap.mjs says it for npm start.
   const args = given[0] === "npm-start" ? startArguments(domlab, given.slice(1)) : given;
   try {
+    checkHelp(domlab, args);
     await domlab.parseAsync(args, { from: "user" });
     return status;
   } catch (error) {
     if (error instanceof CommanderError) {
       if (error.exitCode === 0) return EXIT_OK;
       if (error.code === "commander.help") return EXIT_BAD_INPUT;
-      const message = error.message.replace(/^error: /, "").replace(/\s*\n\s*/g, " ");
+      const message = error.message
+        .replace(/^error: /, "")
+        .replace(/\s*\n\s*/g, " ")
+        .replace(/\.$/, "");
       process.stderr.write(`domlab: ${message}; see ${helpOf(domlab, args)}\n`);
       return EXIT_BAD_INPUT;
     }
@@ -152,7 +175,9 @@ async function main(given: readonly string[]): Promise<number> {
 function leave(status: number): void {
   process.exitCode = status;
   let open = 2;
-  const closed = () => {
+  const closed = (error?: Error | null) => {
+    // The listener for errors ends the process.
+    if (error) return;
     open--;
     if (open === 0) process.exit(status);
   };
@@ -161,8 +186,12 @@ function leave(status: number): void {
 }
 
 // A reader that went away (`domlab run … | head`) is no failure of ours: end quietly, as other tools do under SIGPIPE.
-for (const stream of [process.stdout, process.stderr]) {
-  stream.on("error", (error: NodeJS.ErrnoException) => process.exit(error.code === "EPIPE" ? 141 : 1));
-}
+process.stdout.on("error", (error: NodeJS.ErrnoException) => {
+  if (error.code === "EPIPE") process.exit(141);
+  // What was to be said is lost: nobody may take that for success.
+  process.stderr.write(`domlab: ${explain(Object.assign(error, { path: "standard output" })).line}\n`);
+  process.exit(EXIT_BAD_INPUT);
+});
+process.stderr.on("error", (error: NodeJS.ErrnoException) => process.exit(error.code === "EPIPE" ? 141 : 1));
 
 leave(await main(process.argv.slice(2)));

@@ -85,8 +85,11 @@ class ConsoleSession {
     if (input instanceof ReadStream && output instanceof WriteStream) this.terminal = new Terminal(input, output);
   }
 
-  /** @returns the exit status */
-  async run(offset: number, onAttached: () => void = () => {}): Promise<number> {
+  /**
+   * @param welcome said once keys go to the guest: before, Ctrl-C would end this program
+   * @returns the exit status
+   */
+  async run(offset: number, welcome: readonly string[] = [], onAttached: () => void = () => {}): Promise<number> {
     const { input, output } = this.streams;
     const finished = new Promise<"ended" | "quiet">((resolve) => {
       this.finish = resolve;
@@ -100,8 +103,9 @@ class ConsoleSession {
       this.attachment = attachment;
       this.shown = start;
       if (start === 0) this.cutLine = false;
-      for (const event of this.early.splice(0)) this.hear(event);
       this.takeInput();
+      for (const line of welcome) this.streams.errors.write(`domlab: ${oneLine(line)}\n`);
+      for (const event of this.early.splice(0)) this.hear(event);
       onAttached();
       output.on("resize", onResize);
       onResize();
@@ -263,12 +267,17 @@ export async function attachConsole(lab: LabClient, machine: string, options: At
     streams.errors.write(`domlab: ${oneLine(`${name} ${message ?? `is ${state}`}`)}\n`);
     return state === "crashed" ? EXIT_CRASHED : EXIT_OK;
   }
+  const welcome: string[] = [];
   if (streams.input instanceof ReadStream && streams.output instanceof WriteStream) {
-    streams.errors.write(`domlab: console of ${name}; Ctrl-] leaves it, the machine runs on\n`);
-    if (state === "paused") streams.errors.write(`domlab: ${name} is paused; go on: domlab unpause ${name}\n`);
+    welcome.push(`console of ${name}; Ctrl-] leaves it, the machine runs on`);
+    if (state === "paused") welcome.push(`${name} is paused; go on: domlab unpause ${name}`);
   }
   const from = options.from ?? Math.max(0, end - TAIL_BYTES);
-  return await new ConsoleSession(lab, name, streams, options.from === undefined).run(from, options.onAttached);
+  return await new ConsoleSession(lab, name, streams, options.from === undefined).run(
+    from,
+    welcome,
+    options.onAttached,
+  );
 }
 
 /** Writes everything that is kept of what a machine has printed, from an offset on. */

@@ -1,4 +1,5 @@
 import { InputError, oneLine } from "../engine/errors/input-error.ts";
+import { messageOf } from "../engine/errors/message.ts";
 
 /** Exit statuses of the command line, besides a guest command's own. */
 export const EXIT_OK = 0;
@@ -57,7 +58,7 @@ export function explain(error: unknown): { line: string; status: number; stack?:
   if (isSystemError(error) && error.code !== undefined && error.path !== undefined && error.code in systemErrors) {
     return { line: `${error.path} ${systemErrors[error.code]}`, status: EXIT_BAD_INPUT };
   }
-  const message = error instanceof Error ? error.message : String(error);
+  const message = messageOf(error);
   const stack = error instanceof Error ? error.stack : undefined;
   return { line: `internal error: ${oneLine(message)}`, status: EXIT_CRASHED, ...(stack && { stack }) };
 }

@@ -3,6 +3,7 @@ import { accessSync, constants, readFileSync } from "node:fs";
 import { statfs } from "node:fs/promises";
 import { freemem } from "node:os";
 import { dirname } from "node:path";
+import { messageOf } from "../engine/errors/message.ts";
 import { planFrames } from "../engine/memory/frame-plan.ts";
 import { createGuestMemory, defaultMemoryKind } from "../engine/memory/guest-memory.ts";
 import { findPasst, isUsablePasst } from "../engine/network/uplink/passt-process.ts";
@@ -43,7 +44,7 @@ const mib = (bytes: number): string => `${Math.floor(bytes / MIB)} MiB`;
 
 /** "cause; remedy", taken apart. */
 function told(error: unknown): Finding {
-  const message = error instanceof Error ? error.message : String(error);
+  const message = messageOf(error);
   const [cause = message, ...rest] = message.split("; ");
   return { cause, remedy: rest.join("; ") || "correct it" };
 }
@@ -68,7 +69,7 @@ function sharedMemory(): Finding {
     createGuestMemory(planFrames(16 * MIB), 0).close();
     return undefined;
   } catch (error) {
-    const reason = error instanceof Error ? error.message : String(error);
+    const reason = messageOf(error);
     return {
       cause: `guest memory cannot be shared: ${reason}`,
       remedy: "allow memfd_create, or raise ulimit -v and -n",

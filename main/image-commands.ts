@@ -72,7 +72,7 @@ function parseFormat(text: string | undefined, option: string): ImageFormat | un
 }
 
 /** Of an image that is only read. "vpc" is QEMU's word for VHD. */
-function parseSourceFormat(text: string | undefined): SourceFormat | undefined {
+export function parseSourceFormat(text: string | undefined): SourceFormat | undefined {
   if (text === "vhd" || text === "vpc") return "vhd";
   if (text === undefined || text === "raw" || text === "qcow2") return text;
   throw new BadInput("bad-option", `--source-format ${text} is no format that is known here`, "use raw, qcow2 or vhd");
@@ -100,7 +100,7 @@ async function watched<Result>(verb: string, action: (task: Task) => Promise<Res
 }
 
 /** Name and value, one a line. */
-function details(rows: readonly (readonly [string, string | number | undefined])[]): string {
+export function details(rows: readonly (readonly [string, string | number | undefined])[]): string {
   const shown = rows.filter((row): row is readonly [string, string | number] => row[1] !== undefined);
   const width = Math.max(...shown.map(([name]) => name.length));
   return table(shown.map(([name, value]) => [`${name}:`.padEnd(width + 1), String(value)]));
@@ -191,13 +191,15 @@ async function wantedSize(path: string, text: string, format: ImageFormat | unde
   return followChain(path, format)[0]!.size + more;
 }
 
-/** Adds `image` with its commands. */
-export function addImageCommands(program: Command, { setStatus, print: given }: ImageCommandOptions): void {
+/** Adds `image` with its commands about files. @returns it, for those about the lab's library (machine-commands/library.ts) */
+export function addImageCommands(program: Command, { setStatus, print: given }: ImageCommandOptions): Command {
   const print = given ?? ((text: string) => void process.stdout.write(text));
   const json = ["--json", "print JSON"] as const;
   const formatOption = ["--format <format>", "raw or qcow2, if it is not to be looked up"] as const;
   const say = (raw: Raw, value: unknown, text: string) => print(raw.json ? `${JSON.stringify(value)}\n` : text);
-  const image = program.command("image").description("Make, describe, check and change disk images.");
+  const image = program
+    .command("image")
+    .description("Disk images: files are made, described, checked and changed; the lab's library is kept.");
 
   image
     .command("create <file> [size]")
@@ -259,6 +261,8 @@ export function addImageCommands(program: Command, { setStatus, print: given }: 
       setStatus(statusOf(after));
     });
   addChangingCommands(image, say);
+  for (const command of image.commands) command.helpGroup("Image files:");
+  return image;
 }
 
 /** The commands that write content. */

@@ -1,6 +1,6 @@
 import { mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
-import os from "node:os";
 import path from "node:path";
+import { homeFolder } from "./home-folder.ts";
 
 /** A domain's place on disk: its console log and, after a crash, the registers. */
 export interface StateFolder {
@@ -21,7 +21,7 @@ const MOST_TWINS = 1000;
 /** Root of everything that outlives a run, by the XDG Base Directory Specification; a relative value is ignored. */
 export function stateRoot(environment: NodeJS.ProcessEnv = process.env): string {
   const xdg = environment.XDG_STATE_HOME;
-  const base = xdg && path.isAbsolute(xdg) ? xdg : path.join(os.homedir(), ".local", "state");
+  const base = xdg && path.isAbsolute(xdg) ? xdg : path.join(homeFolder(), ".local", "state");
   return path.join(base, "domlab");
 }
 

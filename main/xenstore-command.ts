@@ -33,6 +33,8 @@ export function escapeValue(value: Uint8Array): string {
     .join("");
 }
 
+const short = (path: string): string => (path.length > 100 ? `${path.slice(0, 100)}…` : path);
+
 /** What a refusal means to the user. */
 function refusal(error: XenstoreError, path: string): BadInput {
   switch (error.code) {
@@ -41,7 +43,7 @@ function refusal(error: XenstoreError, path: string): BadInput {
     case "EINVAL":
       return new BadInput(
         "bad-option",
-        `XenStore does not accept ${path}`,
+        `XenStore does not accept ${path === "" ? '""' : short(path)}`,
         "paths hold letters, digits and -_@ between slashes, permissions are like r7",
       );
     case "EACCES":
@@ -49,7 +51,11 @@ function refusal(error: XenstoreError, path: string): BadInput {
       return new BadInput("bad-option", `XenStore does not permit this on ${path}`, "choose another path");
     case "E2BIG":
     case "ENOSPC":
-      return new BadInput("bad-option", `the value for ${path} is too long`, "write at most 4096 bytes with the path");
+      return new BadInput(
+        "bad-option",
+        `the value for ${short(path)} is too long`,
+        "write at most 4096 bytes with the path",
+      );
     case "ENOTCONN":
       return new BadInput("bad-option", "the lab ended meanwhile", "start it again");
     default:

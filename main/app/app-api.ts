@@ -12,6 +12,19 @@ const rows = z.int().min(1).max(10_000);
 /** Bytes of a host shell's output that are sent before any of them is acknowledged. */
 export const SHELL_WINDOW = 256 * 1024;
 
+/** Largest configuration that readConfig() reads. */
+export const MOST_CONFIG_BYTES = 1 << 20;
+
+/** Files that a dialog shows, by the ends of their names, without dots. */
+const fileFilter = z.strictObject({
+  name: z.string().min(1).max(64),
+  extensions: z
+    .array(z.string().regex(/^[A-Za-z0-9]{1,16}$/))
+    .min(1)
+    .max(32),
+});
+export type FileFilter = z.infer<typeof fileFilter>;
+
 export const appApi = {
   appInfo: {
     parameters: nothing,
@@ -19,6 +32,8 @@ export const appApi = {
       /** The window of Electron, or a browser that `domlab serve` serves. */
       shell: z.enum(["electron", "served"]),
       version: z.string(),
+      /** What this connection is called in uploads: what it has sent and not imported goes when it ends. */
+      page: z.string(),
       /** Folder of the lab. */
       home: z.string(),
       hostname: z.string(),
@@ -40,16 +55,18 @@ export const appApi = {
   shellResize: { parameters: z.strictObject({ shell, columns, rows }), result: nothing },
   /** Ends it, as closing a terminal's window does. */
   shellClose: { parameters: z.strictObject({ shell }), result: nothing },
-  /** The system's dialog for a file; null when the user left it. `extensions` without dots. */
+  /**
+   * The system's dialog for a file; null when the user left it. The first filter is the one that is set at first; files of
+   * every kind can be chosen as well.
+   */
   pickFile: {
-    parameters: z.strictObject({
-      title: z.string().max(256),
-      extensions: z
-        .array(z.string().regex(/^[A-Za-z0-9]{1,16}$/))
-        .max(32)
-        .optional(),
-    }),
+    parameters: z.strictObject({ title: z.string().max(256), filters: z.array(fileFilter).max(8).optional() }),
     result: z.object({ path: z.string().nullable() }),
+  },
+  /** The text of a configuration of xl's on the host: a plain file whose name ends in .cfg, of at most MOST_CONFIG_BYTES. */
+  readConfig: {
+    parameters: z.strictObject({ path: z.string().min(1).max(8192) }),
+    result: z.object({ text: z.string() }),
   },
   /** Shows a page in the user's browser; http and https only. */
   openExternal: { parameters: z.strictObject({ url: z.url({ protocol: /^https?$/ }).max(8192) }), result: nothing },

@@ -2,6 +2,7 @@
 import os from "node:os";
 import { delimiter } from "node:path";
 import type { IPty } from "node-pty";
+import { messageOf } from "../../engine/errors/message.ts";
 import { BadInput } from "../failure.ts";
 import { type AppEvent, SHELL_WINDOW } from "./app-api.ts";
 
@@ -53,7 +54,7 @@ export function userShell({ home, programs }: ShellSettings): StartShell {
         ...(!windows && { encoding: null }),
       });
     } catch (error) {
-      const why = error instanceof Error ? error.message : String(error);
+      const why = messageOf(error);
       throw new BadInput(
         "bad-option",
         `the shell ${file} does not start (${why})`,

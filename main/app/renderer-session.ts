@@ -2,11 +2,20 @@
  * One renderer: a browser's tab or a window of Electron. Calls to the lab are passed on over a connection of its own, so that
  * subscriptions and attached consoles end with it; the app's own rows (app-api.ts) are answered here.
  */
+import { randomUUID } from "node:crypto";
 import { hostname } from "node:os";
+import { z } from "zod";
 import { BadInput, EXIT_BAD_INPUT, explain } from "../failure.ts";
-import { type ControlAnswer, type ControlWire, type EventWire, isControlMethod } from "../lab/control-api.ts";
+import {
+  type ControlAnswer,
+  type ControlMethod,
+  type ControlWire,
+  type EventWire,
+  isControlMethod,
+} from "../lab/control-api.ts";
 import type { LabEvent } from "../lab/machine-api.ts";
-import { type AppEvent, type AppFunctions, type AppMethod, appApi, isAppMethod } from "./app-api.ts";
+import { type AppEvent, type AppFunctions, type AppMethod, appApi, type FileFilter, isAppMethod } from "./app-api.ts";
+import { readConfig } from "./config-text.ts";
 import { HostShells, type StartShell } from "./host-shell.ts";
 import { type LabAccess, LabLink } from "./lab-link.ts";
 import { type Transport, transportChannel } from "./transport.ts";
@@ -25,14 +34,25 @@ export interface AppHost {
   readonly lab: LabAccess;
   readonly startShell: StartShell;
   /** Dialog for a file; absent where there is none. */
-  readonly pickFile?: (title: string, extensions: readonly string[] | undefined) => Promise<string | null>;
+  readonly pickFile?: (title: string, filters: readonly FileFilter[]) => Promise<string | null>;
   /** Shows a page in the user's browser; absent where the renderer is in it. */
   readonly openExternal?: (url: string) => Promise<void>;
+  /** Keeper of files that renderers have sent; absent where they send none. */
+  readonly uploads?: UploadKeeper;
   /** Takes a line about what went wrong and is no answer to a call. */
   readonly say: (line: string) => void;
 }
 
+/** Told of the calls by which the lab takes files over (`move`). */
+export interface UploadKeeper {
+  handedOver(path: string): void;
+  /** Such a call was not done while the renderer was there. */
+  refused(path: string): void;
+}
+
 export interface RendererSession {
+  /** What it is called in uploads. */
+  readonly page: string;
   /** Sends an event; after the end it does nothing. */
   send(event: AppEvent | LabEvent): void;
   /** Ends it. The lab goes on. */
@@ -41,9 +61,13 @@ export interface RendererSession {
 
 const refusal = (line: string): ControlAnswer => ({ ok: false, line, status: EXIT_BAD_INPUT });
 
-function appFunctions(host: AppHost, link: LabLink, shells: HostShells): AppFunctions {
+/** The parameters of calls by which the lab takes a file over. */
+const takingOver = z.object({ path: z.string(), move: z.literal(true) });
+
+function appFunctions(host: AppHost, page: string, link: LabLink, shells: HostShells): AppFunctions {
   return {
     appInfo: () => ({
+      page,
       shell: host.shell,
       version: host.version,
       home: host.home,
@@ -73,12 +97,13 @@ function appFunctions(host: AppHost, link: LabLink, shells: HostShells): AppFunc
       shells.close(shell);
       return {};
     },
-    pickFile: async ({ title, extensions }) => {
+    pickFile: async ({ title, filters = [] }) => {
       if (host.pickFile === undefined) {
         throw new BadInput("bad-option", "a browser shows no files of the host", "upload the file, or type its path");
       }
-      return { path: await host.pickFile(title, extensions) };
+      return { path: await host.pickFile(title, filters) };
     },
+    readConfig: async ({ path }) => ({ text: await readConfig(path) }),
     openExternal: async ({ url }) => {
       if (host.openExternal === undefined) {
         throw new BadInput("bad-option", "this is the browser already", "open the page in another tab");
@@ -120,10 +145,19 @@ export function serveRenderer(transport: Transport, host: AppHost): RendererSess
     },
   });
   const shells = new HostShells(host.startShell, send);
-  const functions = appFunctions(host, link, shells);
+  const page = randomUUID();
+  const functions = appFunctions(host, page, link, shells);
+  const pass = async (method: ControlMethod, parameters: unknown): Promise<ControlAnswer> => {
+    const taken = takingOver.safeParse(parameters);
+    if (taken.success) host.uploads?.handedOver(taken.data.path);
+    const answer = await link.call(method, parameters);
+    // After the end of the connection nobody knows what the lab does with it.
+    if (taken.success && !answer.ok && open) host.uploads?.refused(taken.data.path);
+    return answer;
+  };
   const answer = async (method: unknown, parameters: unknown): Promise<ControlAnswer> => {
     if (typeof method !== "string") return refusal("a call without a name; load the page again");
-    if (isControlMethod(method)) return await link.call(method, parameters);
+    if (isControlMethod(method)) return await pass(method, parameters);
     if (isAppMethod(method)) return await perform(functions, method, parameters);
     return refusal(`the app knows no ${method.slice(0, 64)}; load the page again`);
   };
@@ -149,5 +183,5 @@ export function serveRenderer(transport: Transport, host: AppHost): RendererSess
     shells.dispose();
   });
   link.start();
-  return { send, close: () => transport.close() };
+  return { page, send, close: () => transport.close() };
 }

@@ -3,29 +3,9 @@ import { readFile } from "node:fs/promises";
 import { extname, join, resolve, sep } from "node:path";
 import { protocol, type Session } from "electron";
 import { errnoOf } from "../../engine/builder/errors.ts";
+import { SECURITY_HEADERS } from "../page-policy.ts";
 import { isOwnUrl, QUITTING_URL, SCHEME } from "./origin.ts";
 import { quittingPage } from "./quitting-page.ts";
-
-/** Of every answer. Styles may be inline, as terminals and menus set their places by them. */
-export const CONTENT_SECURITY_POLICY = [
-  "default-src 'none'",
-  "script-src 'self'",
-  "style-src 'self' 'unsafe-inline'",
-  "img-src 'self' data:",
-  "font-src 'self'",
-  "connect-src 'self'",
-  "base-uri 'none'",
-  "form-action 'none'",
-  "frame-ancestors 'none'",
-].join("; ");
-
-const HEADERS = {
-  "content-security-policy": CONTENT_SECURITY_POLICY,
-  "x-content-type-options": "nosniff",
-  "referrer-policy": "no-referrer",
-  "cross-origin-opener-policy": "same-origin",
-  "cross-origin-resource-policy": "same-origin",
-};
 
 /** What a build of the renderer consists of; anything else is not served. */
 const TYPES: Readonly<Record<string, string>> = {
@@ -65,7 +45,7 @@ export function fileOf(address: string, folder: string): string | undefined {
 }
 
 function answer(status: number, body: string | Uint8Array<ArrayBuffer> | null, type = "text/plain"): Response {
-  return new Response(body, { status, headers: { ...HEADERS, "content-type": type } });
+  return new Response(body, { status, headers: { ...SECURITY_HEADERS, "Content-Type": type } });
 }
 
 /**

@@ -1,6 +1,7 @@
 /** The desktop app in Electron: one window per lab, the lab in this process unless one runs already. */
 import { join } from "node:path";
 import { app, dialog, Menu, powerMonitor, session, shell } from "electron";
+import type { FileFilter } from "../app/app-api.ts";
 import { userShell } from "../app/host-shell.ts";
 import type { AppHost } from "../app/renderer-session.ts";
 import { BadInput, explain } from "../failure.ts";
@@ -19,6 +20,8 @@ import { startUtilityProcess } from "./utility-process.ts";
 
 /** Exit status of an app that could not start for a reason that the user can mend, as the command line has it. */
 const UNUSABLE = 2;
+/** Last among the filters of a file dialog. */
+const ALL_FILES: FileFilter = { name: "All files", extensions: ["*"] };
 
 export interface ShellOptions {
   /** In place of this process, for tests. */
@@ -194,7 +197,7 @@ export class RunningShell {
       mostUploadBytes: 0,
       lab: this.lab,
       startShell: userShell({ home: this.place.home }),
-      pickFile: (title, extensions) => this.pickFile(title, extensions),
+      pickFile: (title, filters) => this.pickFile(title, filters),
       openExternal: async (url) => {
         // The schema has said so too; this is the last gate before the system.
         if (!/^https?:\/\//i.test(url) || !URL.canParse(url)) {
@@ -206,11 +209,12 @@ export class RunningShell {
     };
   }
 
-  private async pickFile(title: string, extensions: readonly string[] | undefined): Promise<string | null> {
+  private async pickFile(title: string, filters: readonly FileFilter[]): Promise<string | null> {
     const options: Electron.OpenDialogOptions = {
       title,
       properties: ["openFile"],
-      ...(extensions && { filters: [{ name: title, extensions: [...extensions] }] }),
+      // A filter without a way around it would hide files that are called otherwise.
+      ...(filters.length > 0 && { filters: [...filters, ALL_FILES] }),
     };
     const { browserWindow } = this.window;
     const { filePaths } = await (browserWindow === undefined
@@ -220,7 +224,8 @@ export class RunningShell {
   }
 
   private async chooseFile(): Promise<void> {
-    const path = await this.pickFile("Open machine or configuration", EXTENSIONS);
+    const filters = [{ name: "Machines and configurations", extensions: [...EXTENSIONS] }];
+    const path = await this.pickFile("Open machine or configuration", filters);
     if (path) this.files.open(filesAmong([path], "/"));
   }
 }

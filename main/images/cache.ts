@@ -7,12 +7,12 @@
 
 import { createHash, randomBytes } from "node:crypto";
 import { link, mkdir, mkdtemp, open, readdir, readFile, rename, rm, unlink, writeFile } from "node:fs/promises";
-import { homedir } from "node:os";
 import { dirname, isAbsolute, join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { z } from "zod";
 import { errnoOf } from "../../engine/builder/errors.ts";
 import { readBounded } from "../../engine/builder/files.ts";
+import { homeFolder } from "../home-folder.ts";
 import { cacheFailure, cancelled } from "./errors.ts";
 
 const MANIFEST = "manifest.json";
@@ -60,7 +60,7 @@ export interface ImageContent {
 export function cacheDirectory(env: NodeJS.ProcessEnv = process.env): string {
   if (env.DOMLAB_CACHE) return env.DOMLAB_CACHE;
   // The XDG specification says to ignore relative paths.
-  const base = env.XDG_CACHE_HOME && isAbsolute(env.XDG_CACHE_HOME) ? env.XDG_CACHE_HOME : join(homedir(), ".cache");
+  const base = env.XDG_CACHE_HOME && isAbsolute(env.XDG_CACHE_HOME) ? env.XDG_CACHE_HOME : join(homeFolder(), ".cache");
   return join(base, "domlab");
 }
 

@@ -102,6 +102,9 @@ const FILES: Readonly<Record<string, string>> = {
   "etc/default/locale": "LANG=C.UTF-8\n",
   // The kernel's log belongs to the journal and the console's log; a user at work sees warnings only.
   "etc/sysctl.d/10-console.conf": "kernel.printk = 4 4 1 7\n",
+  // A host that is busy may give a guest a tenth of a processor: late is better than without a login.
+  "etc/systemd/system.conf.d/slow-hosts.conf":
+    "[Manager]\nDefaultTimeoutStartSec=10min\nDefaultDeviceTimeoutSec=10min\n",
   // Clones have the same DHCP identity but for their MAC address. An address is taken at once: the lab's server knows
   // who has which.
   "etc/dhcpcd.conf": `hostname

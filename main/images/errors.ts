@@ -2,6 +2,7 @@
 
 import { errnoOf } from "../../engine/builder/errors.ts";
 import { InputError, oneLine } from "../../engine/errors/input-error.ts";
+import { messageOf } from "../../engine/errors/message.ts";
 
 export type ImageErrorCode =
   | "unknown-image"
@@ -25,7 +26,7 @@ export function cacheFailure(error: unknown, directory: string): ImageError {
   if (error instanceof ImageError) return error;
   const code = errnoOf(error);
   if (code === "ENOSPC" || code === "EDQUOT") return noSpace(directory, error);
-  const reason = error instanceof Error ? error.message : String(error);
+  const reason = messageOf(error);
   return new ImageError(
     "unusable-cache",
     `the image cache ${directory} cannot be used: ${oneLine(reason)}`,

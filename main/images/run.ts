@@ -3,6 +3,7 @@
 import { type ChildProcessByStdio, spawn } from "node:child_process";
 import type { Readable } from "node:stream";
 import { errnoOf } from "../../engine/builder/errors.ts";
+import { messageOf } from "../../engine/errors/message.ts";
 import { cancelled, ImageError } from "./errors.ts";
 
 /** As much of a tool's messages as is kept, in bytes. */
@@ -42,7 +43,7 @@ function startFailure(command: string, error: unknown, signal: AbortSignal | und
       error,
     );
   }
-  const reason = error instanceof Error ? error.message : String(error);
+  const reason = messageOf(error);
   return new ImageError("fetch-failed", `${command} cannot be run: ${reason}`, "start it by hand to see why", error);
 }
 

@@ -1,5 +1,6 @@
 /** The lab's end of the control socket. */
 import { createServer, type Socket } from "node:net";
+import type { ZodError } from "zod";
 import { EXIT_BAD_INPUT, explain } from "../failure.ts";
 import {
   type ControlAnswer,
@@ -12,12 +13,26 @@ import {
   isControlMethod,
 } from "./control-api.ts";
 import { lineChannel } from "./line-channel.ts";
+import { pathText } from "./store/errors.ts";
 
 /** Most bytes that wait for one client, and most calls of it that are under way: far more than a tool of ours needs. */
 const MOST_UNREAD = 8 << 20;
 const MOST_CALLS = 256;
 
 const refusal = (line: string): ControlAnswer => ({ ok: false, line, status: EXIT_BAD_INPUT });
+
+/** What a value of the right kind has against it; undefined for parameters of a kind that the lab does not know. */
+function wrongValue({ issues: [issue] }: ZodError): string | undefined {
+  if (issue === undefined || !["too_small", "too_big", "invalid_format", "custom"].includes(issue.code))
+    return undefined;
+  const where = pathText(issue.path);
+  const text = issue.code === "too_small" || issue.code === "too_big" ? issue.origin === "string" : false;
+  if (text && issue.code === "too_small") return `the lab cannot take that: ${where} is empty; give it a value`;
+  if (text && issue.code === "too_big") {
+    return `the lab cannot take that: ${where} is longer than ${issue.maximum} characters; shorten it`;
+  }
+  return `the lab cannot take that: ${where}: ${issue.message}; correct it`;
+}
 
 async function perform<Method extends ControlMethod>(
   functions: ControlFunctions,
@@ -27,7 +42,10 @@ async function perform<Method extends ControlMethod>(
 ): Promise<ControlAnswer> {
   const { parameters: shape, result: resultShape } = controlApi[method];
   const checked = shape.safeParse(parameters);
-  if (!checked.success) return refusal(`the lab does not understand this ${method}; use the same version of domlab`);
+  if (!checked.success) {
+    const wrong = wrongValue(checked.error);
+    return refusal(wrong ?? `the lab does not understand this ${method}; use the same version of domlab`);
+  }
   if (functions[method] === undefined) {
     return refusal("this lab is a domlab run, which has no persistent machines; leave --lab out");
   }

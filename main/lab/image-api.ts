@@ -78,7 +78,8 @@ export const imageApi = {
   imageFetch: { parameters: z.strictObject({ name: z.string().min(1).max(128), operation }), result: nothing },
   /**
    * Takes a disk image into the library: by its name there, which is the file's unless it is said. With `move` the
-   * file itself is taken where it can be. The format is looked up unless it is said; a VHD becomes a qcow2 image.
+   * file itself is taken where it can be; one that was uploaded is gone however it ends. The format is looked up unless
+   * it is said; a VHD becomes a qcow2 image.
    */
   imageImport: {
     parameters: z.strictObject({
@@ -102,6 +103,8 @@ export const imageApi = {
     parameters: z.strictObject({ path, size: bytes, shrink: z.boolean().optional(), operation }),
     result: z.object({ size: bytes }),
   },
+  /** Another name for an unused image of the library. */
+  imageRename: { parameters: z.strictObject({ path, name: libraryName }), result: libraryImage },
   /** A copy with what a guest sees, as a new image `to` of the library. */
   imageConvert: {
     parameters: z.strictObject({ path, format: format.default("qcow2"), to: libraryName, operation }),

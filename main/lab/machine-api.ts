@@ -69,6 +69,8 @@ const machineSummary = z.object({
   snapshots: z.int(),
   /** Why it cannot start: an image that is missing, say. */
   unavailable: z.string().optional(),
+  /** Of a deleted one: until then it can be taken back; the first start of the lab after it purges it. */
+  purgeAfter: z.string().optional(),
 });
 export type MachineSummary = z.infer<typeof machineSummary>;
 
@@ -191,6 +193,11 @@ const machineRows = {
   machineDelete: { parameters: machineOnly, result: z.object({ purgeAfter: z.string() }) },
   machineUndelete: { parameters: machineOnly, result: z.object({ name: z.string() }) },
   machinePurge: { parameters: machineOnly, result: nothing },
+  /** What purging deleted machines together makes free on disk: files that nothing else needs. */
+  machinePurgeSpace: {
+    parameters: z.strictObject({ machines: z.array(name).min(1).max(4096) }),
+    result: z.object({ bytes }),
+  },
   /** Machines found on disk that the lab does not know. */
   machineUnknown: {
     parameters: nothing,
@@ -261,7 +268,7 @@ const machineRows = {
       path: folder.min(1),
       /** Refused when it is taken; without it the archive's, or a similar one that is free. */
       name: name.optional(),
-      /** Removes the archive afterwards when it was uploaded: when it lies in the lab's tmp/. */
+      /** Removes the archive afterwards, however it ends, when it was uploaded: when it lies in the lab's tmp/. */
       move: z.boolean().optional(),
       operation,
     }),

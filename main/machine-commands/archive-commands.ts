@@ -1,10 +1,12 @@
 /** `domlab export` and `domlab import`: machines as configurations of xl's or domlab's, and whole, as archives. */
-import { readFile, writeFile } from "node:fs/promises";
+import { randomBytes } from "node:crypto";
+import { rename, rm, stat, writeFile } from "node:fs/promises";
 import { basename, extname, resolve } from "node:path";
 import type { Command } from "commander";
 import { errnoOf } from "../../engine/builder/errors.ts";
 import { BadInput } from "../failure.ts";
 import { showSize } from "../image-commands.ts";
+import { readUserText } from "../user-text.ts";
 import { type CommandContext, checkMachineName, JSON_OPTION, longRun, say, tellAll, withLab } from "./context.ts";
 
 /** Ending of archives. */
@@ -21,19 +23,29 @@ interface RawExport {
   readonly force?: boolean;
 }
 
-/** A new file; one that is there only with --force. */
+/** A new file, whole or not at all; one that is there is replaced with --force only. */
 async function writeNew(file: string, text: string, force: boolean): Promise<void> {
+  const facts = await stat(file).catch(() => undefined);
+  // A pipe or a terminal is written to, and not replaced.
+  const inPlace = force && facts !== undefined && !facts.isFile();
+  const work = force && !inPlace ? `${file}.${randomBytes(4).toString("hex")}.tmp` : file;
   try {
-    await writeFile(file, text, { flag: force ? "w" : "wx" });
+    await writeFile(work, text, { flag: inPlace ? "w" : "wx" });
+    if (work !== file) await rename(work, file);
   } catch (error) {
-    if (errnoOf(error) !== "EEXIST") throw error;
-    throw new BadInput("bad-option", `${file} exists already`, "name another file, or say --force", error);
+    if (errnoOf(error) === "EEXIST") {
+      throw new BadInput("bad-option", `${file} exists already`, "name another file, or say --force", error);
+    }
+    if (!inPlace) await rm(work, { force: true }).catch(() => {});
+    // Writing, unlike opening, fails without saying what was written.
+    if (error instanceof Error) Object.assign(error, { path: file });
+    throw error;
   }
 }
 
 async function importConfig(context: CommandContext, file: string, raw: RawImport): Promise<void> {
   const cwd = context.cwd();
-  const text = await readFile(resolve(cwd, file), "utf8");
+  const text = await readUserText(cwd, file);
   // Read here first: messages name the file, and a bad one starts no lab.
   const { importXlConfig } = await import("../lab/xl-config/import.ts");
   importXlConfig(text, { file: basename(file), cwd });
@@ -59,6 +71,7 @@ async function importArchive(context: CommandContext, file: string, raw: RawImpo
 
 async function importFile(context: CommandContext, file: string, raw: RawImport): Promise<void> {
   if (raw.name !== undefined) checkMachineName(raw.name);
+  if (file === "") throw new BadInput("bad-option", "the file's name is empty", "name a file");
   const { looksLikeArchive } = await import("../lab/archive/unpack.ts");
   if (await looksLikeArchive(resolve(context.cwd(), file))) return await importArchive(context, file, raw);
   if (extname(file) !== ENDING) return await importConfig(context, file, raw);
@@ -81,12 +94,14 @@ async function exportConfig(context: CommandContext, machine: string, file: stri
       text = exported.text;
     }
     if (file === undefined) context.print(text);
+    else if (file === "") throw new BadInput("bad-option", "the file's name is empty", "name one or leave it out");
     else await writeNew(resolve(context.cwd(), file), text, raw.force ?? false);
   });
 }
 
 async function exportArchive(context: CommandContext, machine: string, file: string | undefined, raw: RawExport) {
   if (raw.json) throw new BadInput("bad-option", "--archive and --json are two forms", "say one of them");
+  if (file === "") throw new BadInput("bad-option", "the file's name is empty", "name one or leave it out");
   const path = resolve(context.cwd(), file ?? `${machine}${ENDING}`);
   await withLab(context, async (lab) => {
     const force = raw.force ?? false;

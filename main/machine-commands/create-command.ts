@@ -12,7 +12,7 @@ const EXAMPLES = [
   "",
   "Without further words a machine boots the image debian-shell, has 512 MiB of memory and an interface on the switch lab0,",
   "which leads to the host's network. Disks and interfaces are described as for domlab run; --new-disk makes an image of the",
-  "lab's own. --image none starts nothing but the given kernel. -f reads a machine from JSON, or a file of xl's.",
+  "lab's own, with from= over an image of the library (domlab image import). --image none starts nothing but the given kernel. -f reads a machine from JSON, or a file of xl's.",
   "",
   "Examples:",
   "  domlab create web --start --console",
@@ -103,7 +103,11 @@ export function addCreateCommand(program: Command, context: CommandContext): voi
     .option("--append <text>", "words behind the kernel command line")
     .option("--memory <size>", "512, 512M or 2G (default: 512M)")
     .option("--disk <disk>", "a disk in xl's syntax, for example data.img,,xvdb (repeatable)", repeatable)
-    .option("--new-disk <disk>", "a new disk image: vdev=xvdb,size=10G[,format=raw] (repeatable)", repeatable)
+    .option(
+      "--new-disk <disk>",
+      "a new disk: vdev=xvdb,size=10G[,format=raw], or vdev=xvda,from=IMAGE (repeatable)",
+      repeatable,
+    )
     .option("--root-size <size>", "size of the root disk, of an image that has one")
     .option("--vif <vif>", "an interface in xl's syntax, for example bridge=lan,rate=10Mb/s (repeatable)", repeatable)
     .option("--network <uplink>", "a switch with this uplink, for example user, and an interface on it", repeatable)

@@ -1,12 +1,11 @@
 /** `domlab create`: options into a configuration. */
-import { readFile } from "node:fs/promises";
 import { resolve } from "node:path";
 import { BadInput } from "../failure.ts";
 import { parseSize } from "../image-commands.ts";
 import { firstIssue, issueText } from "../lab/store/errors.ts";
 import { enteredConfig, type MachineConfig, type MachineConfigInput } from "../lab/store/machine-config.ts";
 import { parseNetwork } from "../network-option.ts";
-
+import { readUserText } from "../user-text.ts";
 import { checkMachineName } from "./context.ts";
 
 /** What commander hands over: text as the user typed it. */
@@ -35,8 +34,12 @@ export interface RawCreateOptions {
 
 export interface NewDiskWish {
   readonly vdev: string;
-  readonly size: number;
+  /** Bytes; without it those of the image that it is made from. */
+  readonly size?: number;
   readonly format: "qcow2" | "raw";
+  /** Image of the library: the disk begins as an overlay over it, or with `copy` as a copy. */
+  readonly from?: string;
+  readonly copy?: boolean;
 }
 
 /** A switch that the machine is to be on. */
@@ -65,22 +68,35 @@ export function parseMemory(text: string): number {
   throw fail(`--memory ${text} is no whole number of MiB`, "say for example --memory 512M");
 }
 
-/** "vdev=xvdb,size=10G" @throws BadInput */
+/** "vdev=xvdb,size=10G", "vdev=xvda,from=base,copy=on" @throws BadInput */
 export function parseNewDisk(text: string): NewDiskWish {
   const values = new Map<string, string>();
-  const bad = (what: string) =>
-    fail(`new disk "${text}": ${what}`, "write vdev=xvdb,size=10G, and format=raw if it is not to be qcow2");
+  const remedy =
+    "write vdev=xvdb,size=10G (and format=raw if it is not to be qcow2), or vdev=xvdb,from=IMAGE[,copy=on]";
+  const bad = (what: string) => fail(`new disk "${text}": ${what}`, remedy);
   for (const word of text.split(",").map((part) => part.trim())) {
-    const [, key = "", value = ""] = /^(vdev|size|format)=(.*)$/.exec(word) ?? [];
-    if (key === "") throw bad(word === "" ? "an empty part" : `"${word}" is none of vdev=, size= and format=`);
+    const [, key = "", value = ""] = /^(vdev|size|format|from|copy)=(.*)$/.exec(word) ?? [];
+    if (key === "")
+      throw bad(word === "" ? "an empty part" : `"${word}" is none of vdev=, size=, format=, from=, copy=`);
     if (values.has(key)) throw bad(`${key} is given twice`);
+    if (value === "") throw bad(`${key} is empty`);
     values.set(key, value);
   }
-  const [vdev = "", size = "", format = "qcow2"] = ["vdev", "size", "format"].map((key) => values.get(key));
-  if (vdev === "") throw bad("vdev is missing");
-  if (size === "") throw bad("size is missing");
+  const [vdev, size, format = "qcow2", from, copy] = ["vdev", "size", "format", "from", "copy"].map((key) =>
+    values.get(key),
+  );
+  if (vdev === undefined) throw bad("vdev is missing");
+  if (size === undefined && from === undefined) throw bad("size is missing");
   if (format !== "qcow2" && format !== "raw") throw bad(`format=${format} is not known`);
-  return { vdev, size: parseSize(size), format };
+  if (copy !== undefined && copy !== "on" && copy !== "off") throw bad(`copy=${copy} is neither on nor off`);
+  if (copy !== undefined && from === undefined) throw bad("copy= without from=");
+  return {
+    vdev,
+    format,
+    ...(size !== undefined && { size: parseSize(size) }),
+    ...(from !== undefined && { from }),
+    ...(copy === "on" && { copy: true }),
+  };
 }
 
 function notEmpty(option: string, value: string | undefined): string | undefined {
@@ -93,7 +109,7 @@ const isJson = (file: string, text: string): boolean => /\.json$/i.test(file) ||
 
 /** A configuration from a file: ours as JSON, or xl's. @throws StoreError, BadInput with the line */
 async function readFileConfig(file: string, cwd: string): Promise<{ config: MachineConfig; notes: readonly string[] }> {
-  const text = await readFile(resolve(cwd, file), "utf8");
+  const text = await readUserText(cwd, file);
   if (isJson(file, text)) {
     const { parseMachineConfig } = await import("../lab/store/config-file.ts");
     return { config: parseMachineConfig(text, file), notes: [] };
@@ -128,8 +144,9 @@ async function networkParts(raw: RawCreateOptions, cwd: string, fromFile: Machin
     import("../network-option.ts"),
   ]);
   const texts = raw.vif ?? [];
-  if (raw.network === false && texts.length > 0) {
-    throw fail("--no-network and --vif contradict each other", "leave one out");
+  if (raw.network === false) {
+    const other = texts.length > 0 ? "--vif" : raw.forward !== undefined ? "--forward" : undefined;
+    if (other !== undefined) throw fail(`--no-network and ${other} contradict each other`, "leave one out");
   }
   if (raw.network === false) return { vifs: [], forwards: [], switches: [] };
   const uplinks = raw.network ?? [];

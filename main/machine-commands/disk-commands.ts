@@ -5,10 +5,13 @@ import { parseSize, showSize } from "../image-commands.ts";
 import type { MachineDetails } from "../lab/machine-api.ts";
 import { table } from "../table.ts";
 import { type CommandContext, JSON_OPTION, type LabClient, longRun, say, withLab } from "./context.ts";
+import type { NewDiskWish } from "./create-options.ts";
 
 interface Raw {
   readonly json?: boolean;
   readonly format?: string;
+  readonly from?: string;
+  readonly copy?: boolean;
   readonly force?: boolean;
 }
 
@@ -42,6 +45,26 @@ async function wantedSize(lab: LabClient, machine: string, vdev: string, text: s
   throw new BadInput("bad-option", what, disk === undefined ? `it has ${known}` : "name the size that it is to have");
 }
 
+/** What `disk create` is to make. @throws BadInput */
+function newDisk(vdev: string, text: string | undefined, { format = "qcow2", from, copy }: Raw): NewDiskWish {
+  const bad = (what: string, remedy: string) => new BadInput("bad-option", what, remedy);
+  if (format !== "qcow2" && format !== "raw") {
+    throw bad(`--format ${format} is no format that is known here`, "use raw or qcow2");
+  }
+  if (from === "") throw bad("--from is empty", "name an image of the library: domlab image list");
+  if (copy && from === undefined) throw bad("--copy without --from: there is nothing to copy", "name an image");
+  if (text === undefined && from === undefined) {
+    throw bad("an empty disk needs a size", "give it one such as 10G, or an image with --from");
+  }
+  return {
+    vdev,
+    format,
+    ...(text !== undefined && { size: parseSize(text) }),
+    ...(from !== undefined && { from }),
+    ...(copy && { copy }),
+  };
+}
+
 /** Adds the group `disk`. */
 export function addDiskCommands(program: Command, context: CommandContext): void {
   const disk = program.command("disk").description("Disks of a machine: list, attach, create, detach, resize.");
@@ -66,18 +89,16 @@ export function addDiskCommands(program: Command, context: CommandContext): void
       }),
     );
   disk
-    .command("create <machine> <vdev> <size>")
-    .description("Give a machine a new, empty disk.")
+    .command("create <machine> <vdev> [size]")
+    .description("Give a machine a new disk: empty, or with --from like an image of the library.")
     .option("--format <format>", "qcow2 (default) or raw")
-    .addHelpText("after", "\nExample:\n  domlab disk create web xvdb 10G")
-    .action((machine: string, vdev: string, text: string, raw: Raw) => {
-      const { format = "qcow2" } = raw;
-      if (format !== "qcow2" && format !== "raw") {
-        throw new BadInput("bad-option", `--format ${format} is no format that is known here`, "use raw or qcow2");
-      }
-      const size = parseSize(text);
+    .option("--from <image>", "an image of the library that it begins as")
+    .option("--copy", "with --from: a copy of it, instead of an overlay over it")
+    .addHelpText("after", "\nExamples:\n  domlab disk create web xvdb 10G\n  domlab disk create web xvdc --from base")
+    .action((machine: string, vdev: string, text: string | undefined, raw: Raw) => {
+      const disk = newDisk(vdev, text, raw);
       return withLab(context, async (lab) => {
-        const made = await lab.call("diskCreate", { machine, disk: { vdev, size, format } });
+        const made = await lab.call("diskCreate", { machine, disk });
         context.print(`${made.vdev} is made${when(machine, made.live)}: ${made.path}\n`);
       });
     });

@@ -18,15 +18,17 @@ interface ListOptions {
  * with it. Undefined when the records cannot be used, which is for the lab to mend.
  */
 async function recordedMachines(home: string): Promise<MachineSummary[] | undefined> {
-  const [{ labPaths }, { readLabFile }, { labFormat }] = await Promise.all([
+  const [{ labPaths }, { readLabFile }, { labFormat }, { purgeDate }] = await Promise.all([
     import("../lab/store/paths.ts"),
     import("../lab/store/read-records.ts"),
     import("../lab/store/migrations.ts"),
+    import("../lab/store/schema.ts"),
   ]);
   const read = await readLabFile(labPaths(home).records, labFormat);
   if (read.kind === "bad") return undefined;
   if (read.kind === "absent") return [];
-  return read.value.machines.map(({ id, config, state, created, changed, snapshots }) => ({
+  const { machines, settings } = read.value;
+  return machines.map(({ id, config, state, created, changed, snapshots, deletedAt }) => ({
     id,
     name: config.name,
     state,
@@ -38,6 +40,7 @@ async function recordedMachines(home: string): Promise<MachineSummary[] | undefi
     created,
     changed,
     snapshots: snapshots.filter(({ status }) => status === "complete").length,
+    ...(deletedAt !== undefined && { purgeAfter: purgeDate(deletedAt, settings) }),
   }));
 }
 

@@ -1,9 +1,8 @@
 /** Commands that change, copy, remove and take back machines, and those that read and write their configurations. */
-import { readFile } from "node:fs/promises";
-import { resolve } from "node:path";
 import type { Command } from "commander";
 import { BadInput } from "../failure.ts";
 import { table } from "../table.ts";
+import { readUserText } from "../user-text.ts";
 import { addArchiveCommands } from "./archive-commands.ts";
 import {
   type CommandContext,
@@ -134,7 +133,7 @@ function addSettingCommands(program: Command, context: CommandContext): void {
 
 async function readConfig(file: string, cwd: string) {
   const { parseMachineConfig } = await import("../lab/store/config-file.ts");
-  return parseMachineConfig(await readFile(resolve(cwd, file), "utf8"), file);
+  return parseMachineConfig(await readUserText(cwd, file), file);
 }
 
 function addFileCommands(program: Command, context: CommandContext): void {

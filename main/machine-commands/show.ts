@@ -35,6 +35,7 @@ export function machineTable(
 ): string {
   const headings = ["Name", "State", "ID", "Mem", "Snapshots", "Image", "Group"];
   const more = long === undefined ? [] : ["Disks", "Vifs", "CPU(s)"];
+  const hasDeleted = machines.some(({ purgeAfter }) => purgeAfter !== undefined);
   const rows = machines.map((machine) => {
     const facts = long?.get(machine.id);
     const busy = facts?.statistics?.busySeconds;
@@ -47,10 +48,11 @@ export function machineTable(
       machine.image ?? "",
       machine.group,
       ...(long === undefined ? [] : [facts?.disks.length ?? "", count(facts?.config.vifs), busy?.toFixed(1) ?? ""]),
+      ...(hasDeleted ? [machine.purgeAfter === undefined ? "" : showDate(machine.purgeAfter)] : []),
       remark(machine),
     ];
   });
-  const shown = table([[...headings, ...more, ""], ...rows]);
+  const shown = table([[...headings, ...more, ...(hasDeleted ? ["Kept until"] : []), ""], ...rows]);
   if (runs.length === 0) return shown;
   const guests = runs.map(({ lab, name, id, pid, memoryMiB, disks }) => [
     lab,

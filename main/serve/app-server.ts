@@ -4,7 +4,7 @@
  *   GET  /…            the interface; holds no secrets and needs no session
  *   GET  /session      200 with a session, 401 without
  *   POST /session      {token} of a one-time link → a session's cookie
- *   PUT  /upload?name= a file, with a session
+ *   PUT  /upload?name=&page= a file, with a session; `page` as appInfo tells it
  *   GET  /rpc          WebSocket, with a session
  */
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
@@ -15,7 +15,8 @@ import { z } from "zod";
 import { LabLink } from "../app/lab-link.ts";
 import { type AppHost, type RendererSession, serveRenderer } from "../app/renderer-session.ts";
 import { explain } from "../failure.ts";
-import { answerJson, Guard, type Refusal, SECURITY_HEADERS } from "./guard.ts";
+import { SECURITY_HEADERS } from "../page-policy.ts";
+import { answerJson, Guard, type Refusal } from "./guard.ts";
 import { OneTimeLinks } from "./one-time-links.ts";
 import { type Pages, pages } from "./pages.ts";
 import { SessionCookies } from "./session-cookies.ts";
@@ -48,6 +49,8 @@ export interface AppServerOptions {
   /** The clock, ms; and the time between pings; for tests. */
   readonly now?: () => number;
   readonly pingMs?: number;
+  /** How long what a page has sent outlives its connection (uploads.ts); for tests. */
+  readonly returnMs?: number;
 }
 
 /** The body of a small request; undefined when it is too long or not JSON. */
@@ -97,12 +100,18 @@ export class AppServer {
     this.guard = new Guard(() => this.port, options.address);
     this.links = new OneTimeLinks(now);
     this.cookies = new SessionCookies(host.home, options.key, now);
-    this.uploads = new Uploads({ folder: join(host.home, "tmp"), most: host.mostUploadBytes });
+    const { mostUploadBytes: most } = host;
+    const uploads = new Uploads({ folder: join(host.home, "tmp"), most, returnMs: options.returnMs });
+    this.uploads = uploads;
     this.files = pages(options.renderer);
     this.sockets = webSockets((transport) => {
-      const session = serveRenderer(transport, host);
+      const session = serveRenderer(transport, { ...host, uploads });
       this.sessions.add(session);
-      transport.onClose(() => this.sessions.delete(session));
+      uploads.pageBegan(session.page);
+      transport.onClose(() => {
+        this.sessions.delete(session);
+        uploads.pageEnded(session.page);
+      });
       this.keeper.start();
     }, options.pingMs);
     this.keeper = new LabLink(host.lab, {
@@ -136,6 +145,7 @@ export class AppServer {
     // A failure to accept a connection (no more descriptors, say) is none of the others'.
     server.http.on("error", (error) => options.host.say(explain(error).line));
     server.keeper.start();
+    void server.uploads.sweep();
     return server;
   }
 
@@ -198,7 +208,8 @@ export class AppServer {
     if (!this.cookies.accepts(request.headers.cookie)) {
       return answerJson(response, NO_SESSION.status, { line: NO_SESSION.line });
     }
-    await this.uploads.serve(request, response, new URLSearchParams(query).get("name") ?? "");
+    const words = new URLSearchParams(query);
+    await this.uploads.serve(request, response, words.get("name") ?? "", words.get("page") ?? undefined);
   }
 
   private upgrade(request: IncomingMessage, socket: Duplex, head: Buffer): void {

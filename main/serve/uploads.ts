@@ -1,8 +1,11 @@
-/** `PUT /upload?name=…`: a file of the browser's becomes a file in the lab's tmp/, from where the lab imports it. */
+/**
+ * `PUT /upload?name=…&page=…`: a file of the browser's becomes a file in the lab's tmp/, from where the lab imports it. It
+ * belongs to the page that sent it until the lab is asked to take it over; what a page leaves behind is removed.
+ */
 import { randomBytes } from "node:crypto";
-import { mkdir, open, rm, stat, statfs } from "node:fs/promises";
+import { mkdir, open, readdir, rm, stat, statfs } from "node:fs/promises";
 import type { IncomingMessage, ServerResponse } from "node:http";
-import { join } from "node:path";
+import { basename, dirname, join } from "node:path";
 import { errnoOf } from "../../engine/builder/errors.ts";
 import { answerJson, type Refusal } from "./guard.ts";
 
@@ -14,6 +17,11 @@ const MOST_UPLOADS = 8;
 const SILENCE_MS = 60_000;
 /** What nobody has imported after so long is removed, ms. */
 const KEEP_MS = 24 * 3600 * 1000;
+/** A page that has lost its connection may come back and import what it has sent, ms. */
+const RETURN_MS = 30_000;
+/** What an app that was killed has left is younger than this only while the lab may be importing it, ms. */
+const LEFT_MS = 600_000;
+const UPLOADED = /^upload-[0-9a-f]{16}-/;
 /** How long the rest of a refused upload is read and thrown away, ms. */
 const LINGER_MS = 10_000;
 const LONGEST_NAME = 100;
@@ -23,6 +31,14 @@ export interface UploadOptions {
   readonly folder: string;
   /** Largest upload, bytes. */
   readonly most: number;
+  /** In place of RETURN_MS, for tests. */
+  readonly returnMs?: number | undefined;
+}
+
+/** What is being received or waits for its import. */
+interface Kept {
+  readonly page: string | undefined;
+  readonly timer: NodeJS.Timeout;
 }
 
 class UploadError extends Error {
@@ -50,10 +66,60 @@ function safeName(name: string): string {
 export class Uploads {
   private readonly options: UploadOptions;
   private running = 0;
-  private readonly timers = new Map<string, NodeJS.Timeout>();
+  /** By their paths. */
+  private readonly kept = new Map<string, Kept>();
+  private readonly pages = new Set<string>();
 
   constructor(options: UploadOptions) {
     this.options = options;
+  }
+
+  /** Removes what an app that was killed has left; what is young a while later. Never rejects. */
+  async sweep(): Promise<void> {
+    const { folder } = this.options;
+    const names = await readdir(folder).catch(() => []);
+    for (const name of names.filter((each) => UPLOADED.test(each))) {
+      const path = join(folder, name);
+      const age = await stat(path).then(
+        ({ mtimeMs }) => Date.now() - mtimeMs,
+        () => Number.NaN,
+      );
+      // An app that serves already knows its own.
+      if (Number.isNaN(age) || this.kept.has(path)) continue;
+      if (age > LEFT_MS) this.forget(path);
+      else this.keep(path, undefined, LEFT_MS);
+    }
+  }
+
+  /** A page is there, and may send files. */
+  pageBegan(page: string): void {
+    this.pages.add(page);
+  }
+
+  /** Its connection has ended: what it has sent goes unless the lab is asked for it soon. */
+  pageEnded(page: string): void {
+    this.pages.delete(page);
+    for (const [path, kept] of [...this.kept]) if (kept.page === page) this.keep(path, page, this.returnMs);
+  }
+
+  /** The lab was asked to take a file over, and removes it when it is done. */
+  handedOver(path: string): void {
+    clearTimeout(this.kept.get(path)?.timer);
+    this.kept.delete(path);
+  }
+
+  /** The lab has not taken it over, or has refused it, while its page was there. */
+  refused(path: string): void {
+    if (dirname(path) === this.options.folder && UPLOADED.test(basename(path))) this.forget(path);
+  }
+
+  private get returnMs(): number {
+    return this.options.returnMs ?? RETURN_MS;
+  }
+
+  private keep(path: string, page: string | undefined, ms: number): void {
+    clearTimeout(this.kept.get(path)?.timer);
+    this.kept.set(path, { page, timer: setTimeout(() => this.forget(path), ms).unref() });
   }
 
   private tooLarge(): Refusal {
@@ -100,7 +166,7 @@ export class Uploads {
     }
   }
 
-  private async accept(request: IncomingMessage, name: string): Promise<object> {
+  private async accept(request: IncomingMessage, name: string, page: string | undefined): Promise<object> {
     const refused = await this.refusal(Number(request.headers["content-length"] ?? Number.NaN));
     if (refused !== undefined) throw new UploadError(refused);
     const path = join(this.options.folder, `upload-${randomBytes(8).toString("hex")}-${safeName(name)}`);
@@ -108,8 +174,7 @@ export class Uploads {
     this.running++;
     try {
       const bytes = await this.take(request, path);
-      const timer = setTimeout(() => this.forget(path), KEEP_MS);
-      this.timers.set(path, timer.unref());
+      this.keep(path, page, page === undefined || this.pages.has(page) ? KEEP_MS : this.returnMs);
       return { path, bytes };
     } finally {
       this.running--;
@@ -118,15 +183,15 @@ export class Uploads {
   }
 
   private forget(path: string): void {
-    this.timers.delete(path);
+    this.handedOver(path);
     // Imported files are gone from here already.
     void rm(path, { force: true }).catch(() => {});
   }
 
-  /** Serves one upload. */
-  async serve(request: IncomingMessage, response: ServerResponse, name: string): Promise<void> {
+  /** Serves one upload. @param page that sends it, if it is one */
+  async serve(request: IncomingMessage, response: ServerResponse, name: string, page?: string): Promise<void> {
     try {
-      answerJson(response, 200, await this.accept(request, name));
+      answerJson(response, 200, await this.accept(request, name, page));
     } catch (error) {
       if (request.socket.destroyed) return;
       const code = errnoOf(error) ?? "unknown error";
@@ -143,8 +208,8 @@ export class Uploads {
     }
   }
 
+  /** Nothing is kept for pages that can reach nobody any more. */
   close(): void {
-    for (const timer of this.timers.values()) clearTimeout(timer);
-    this.timers.clear();
+    for (const path of [...this.kept.keys()]) this.forget(path);
   }
 }

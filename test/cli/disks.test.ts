@@ -12,14 +12,19 @@ import {
 } from "node:fs";
 import os from "node:os";
 import path from "node:path";
+import { setTimeout as delay } from "node:timers/promises";
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
 import { checkImage } from "../../engine/disk/image.ts";
 import { createQcow2 } from "../../engine/disk/image-tools/create.ts";
+import { runningLabs } from "../../main/lab/find-lab.ts";
 import { cpioFile } from "./cpio.ts";
 import { domlab, program, type Result, until } from "./domlab.ts";
 import { idle, tinyKernel } from "./tiny-kernel.ts";
 
 const DISK_SIZE = 1 << 20;
+/** How long a lab may take to start, and between two looks. */
+const PATIENCE_MS = 150_000;
+const LOOK_MS = 50;
 
 let folder = "";
 const file = (name: string) => path.join(folder, name);
@@ -96,14 +101,12 @@ async function idleGuest(...disks: string[]): Promise<ChildProcess> {
   const child = spawn(process.execPath, args, { env, stdio: ["pipe", "ignore", "ignore"] });
   guests.add(child);
   const labs = guests.size;
-  // Asked only then, as each question costs the guest that starts a good part of a core.
-  const sockets = () =>
-    existsSync(file("domlab")) ? readdirSync(file("domlab")).filter((name) => name.endsWith(".control")) : [];
-  await until("the lab", () => sockets().length >= labs || child.exitCode !== null);
-  for (let tries = 0; tries < 100; tries++) {
+  // Asked without the program, which would cost the guest that starts a good part of a core each time.
+  for (const end = Date.now() + PATIENCE_MS; Date.now() < end; ) {
     if (child.exitCode !== null) throw new Error(`the guest ended with ${child.exitCode}`);
-    const running = JSON.parse((await call("list", "--json")).stdout.toString()) as unknown[];
-    if (running.length === labs) return child;
+    const running = await runningLabs(file("domlab"));
+    if (running.flatMap((each) => each.guests).length === labs) return child;
+    await delay(LOOK_MS);
   }
   throw new Error("the lab does not answer");
 }

@@ -39,7 +39,7 @@ export function domlab(args: readonly string[], options: CallOptions = {}): Prom
   child.stdin.on("error", () => {});
   child.stdin.end(options.input ?? "");
   options.started?.(child);
-  const killer = setTimeout(() => child.kill("SIGKILL"), options.limit ?? 150_000);
+  const killer = setTimeout(() => child.kill("SIGKILL"), options.limit ?? 200_000);
   return new Promise((resolve, reject) => {
     child.on("error", reject);
     child.on("close", (status) => {
@@ -50,7 +50,7 @@ export function domlab(args: readonly string[], options: CallOptions = {}): Prom
 }
 
 /** Waits until `condition` holds; throws with `what` when it does not within `limit` milliseconds. */
-export async function until(what: string, condition: () => boolean, limit = 60_000): Promise<void> {
+export async function until(what: string, condition: () => boolean, limit = 150_000): Promise<void> {
   const end = Date.now() + limit;
   while (!condition()) {
     if (Date.now() > end) throw new Error(`waited ${limit} ms in vain for ${what}`);

@@ -14,7 +14,7 @@ import { labPaths } from "../../main/lab/store/paths.ts";
 import { until } from "./domlab.ts";
 import { idle, tinyKernel } from "./tiny-kernel.ts";
 
-const END_MS = 20_000;
+const END_MS = 60_000;
 /** In place of half a minute. */
 const IDLE_MS = 300;
 
@@ -126,7 +126,7 @@ async function start(lab: Lab, name: string, options: Options = {}): Promise<voi
 
 /** Whether a machine comes to that state. */
 async function reaches({ client }: Lab, machine: string, state: MachineState): Promise<boolean> {
-  const wait = { machine, until: { kind: "state", state }, timeoutSeconds: 15 } as const;
+  const wait = { machine, until: { kind: "state", state }, timeoutSeconds: 120 } as const;
   return (await client.call("machineWait", wait)).reached;
 }
 

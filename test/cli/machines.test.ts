@@ -1,16 +1,22 @@
-/** Machines that outlive the program, as a user has them: the real program with a lab folder of its own. */
+/**
+ * Machines that outlive the program, as a user has them: the real program. What a test only needs, or looks at, goes by the
+ * lab's socket, as each call of the program costs a process; a lab goes on from test to test while it runs.
+ */
 import { spawnSync } from "node:child_process";
 import { copyFileSync, existsSync, mkdtempSync, readFileSync, realpathSync, rmSync, writeFileSync } from "node:fs";
 import os from "node:os";
 import path from "node:path";
-import { afterAll, afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from "vitest";
+import type { ControlClient } from "../../main/lab/control-client.ts";
+import { connectHome, ensureLab } from "../../main/lab/server/ensure-lab.ts";
 import { domlab, program, type Result, until } from "./domlab.ts";
-import { endlessSleep, idle, tinyKernel, tripleFault } from "./tiny-kernel.ts";
+import { idle, tinyKernel, tripleFault } from "./tiny-kernel.ts";
 
 // Each test starts the program dozens of times.
-vi.setConfig({ testTimeout: 180_000 });
+vi.setConfig({ testTimeout: 300_000 });
 
 const hasTmux = spawnSync("tmux", ["-V"]).status === 0;
+const before = { ...process.env };
 const folders: string[] = [];
 let folder = "";
 const file = (name: string) => path.join(folder, name);
@@ -49,7 +55,28 @@ interface Row {
   readonly snapshots: number;
 }
 const list = async (...args: string[]): Promise<Row[]> => JSON.parse(await done("list", "--json", ...args));
-const stateOf = async (name: string) => (await list()).find((row) => row.name === name)?.state;
+
+/** Asks the lab without the program; starts it when it does not run. */
+async function ask<T>(question: (lab: ControlClient) => Promise<T>): Promise<T> {
+  const lab = await ensureLab({ version: "0.1.0", home: home() });
+  try {
+    return await question(lab);
+  } finally {
+    lab.close();
+  }
+}
+const rows = () => ask((lab) => lab.call("machineList", {}));
+const stateOf = async (name: string) => (await rows()).find((row) => row.name === name)?.state;
+const started = (machine: string) => ask((lab) => lab.call("machineStart", { machine }));
+const destroyed = (machine: string) => ask((lab) => lab.call("machineDestroy", { machine }));
+
+/** Makes a machine that does nothing. */
+async function made(name: string): Promise<void> {
+  const config = { name, image: null, kernel: file("kernel"), memoryMiB: 64 };
+  await ask((lab) =>
+    lab.call("machineCreate", { config, newDisks: [{ vdev: "xvda", size: 1 << 20, format: "qcow2" }] }),
+  );
+}
 
 /** Number of the process of the lab; undefined when it has ended. */
 function labProcess(): number | undefined {
@@ -72,21 +99,46 @@ const machine = (name: string, ...more: string[]) => [
   ...more,
 ];
 
-beforeEach(() => {
+function newFolder(): void {
   folder = realpathSync(mkdtempSync(path.join(os.tmpdir(), "domlab-machines-")));
   folders.push(folder);
+  // For a lab that is started from here.
+  Object.assign(process.env, environment());
   writeFileSync(file("kernel"), tinyKernel(idle));
-  writeFileSync(file("asleep"), tinyKernel(endlessSleep));
   writeFileSync(file("broken"), tinyKernel(tripleFault));
-});
-afterEach(async () => {
-  if (labProcess() !== undefined) await call(["lab", "quit", "--machines", "destroy"]);
+}
+
+/** Takes all machines away. */
+async function clear(lab: ControlClient): Promise<void> {
+  for (const { name: machine, state } of await lab.call("machineList", {})) {
+    if (state !== "stopped") await lab.call("machineDestroy", { machine });
+    await lab.call("machineDelete", { machine });
+  }
+  for (const { id } of await lab.call("machineList", { deleted: true }))
+    await lab.call("machinePurge", { machine: id });
+}
+
+async function end(): Promise<void> {
+  const lab = await connectHome(home());
+  await lab?.call("labQuit", { machines: "destroy" }).catch(() => {});
+  lab?.close();
   await until("the end of the lab", () => labProcess() === undefined, 20_000).catch(() => {
     const pid = labProcess();
     if (pid !== undefined) process.kill(pid, "SIGKILL");
   });
+}
+
+beforeAll(newFolder);
+afterEach(async ({ task }) => {
+  if (task.result?.state === "fail") {
+    // The next one is to have nothing to do with what is left.
+    await end();
+    newFolder();
+  } else if (existsSync(home())) await ask(clear);
 });
-afterAll(() => {
+afterAll(async () => {
+  await end();
+  process.env = before;
   for (const each of folders) rmSync(each, { recursive: true, force: true });
 });
 
@@ -129,7 +181,7 @@ describe("a machine", () => {
     await quit();
     expect(await list()).toMatchObject([{ name: "web", state: "suspended" }]);
     // The lab that comes takes up again what the last one has suspended.
-    await done("wait", "web", "--timeout", "30");
+    await done("wait", "web", "--timeout", "120");
     await done("destroy", "web");
     expect(await stateOf("web")).toBe("stopped");
     expect(await done("show", "web")).toMatch(/Notes: +mine\n.*xvdb +qcow2 +rw +4 MiB/s);
@@ -143,19 +195,23 @@ describe("a machine", () => {
     expect(await refused("show", "wbe")).toMatch(/there is no machine wbe; did you mean web\?/);
     expect(await refused("set", "web", "memroy=64")).toMatch(/there is no key memroy; did you mean memoryMiB\?/);
     await done("set", "web", "memoryMiB=96", "group=tests");
-    expect((await list())[0]?.memoryMiB).toBe(96);
+    expect((await rows())[0]?.memoryMiB).toBe(96);
     await done("rename", "web", "www");
     await done("clone", "www", "copy");
     await done("clone", "www", "twin", "--linked");
-    expect((await list()).map(({ name }) => name)).toEqual(["www", "copy", "twin"]);
+    expect((await rows()).map(({ name }) => name)).toEqual(["www", "copy", "twin"]);
     await done("start", "copy", "twin");
     await done("destroy", "copy", "twin");
     await done("delete", "copy", "twin");
-    expect((await list()).map(({ name }) => name)).toEqual(["www"]);
+    expect((await rows()).map(({ name }) => name)).toEqual(["www"]);
     expect((await list("--all")).map(({ name }) => name)).toEqual(["www", "copy", "twin"]);
     await done("purge", "twin");
+    const told = await list("--deleted");
     await quit();
-    expect((await list("--deleted")).map(({ name }) => name)).toEqual(["copy"]);
+    // From the records alone.
+    expect(await list("--deleted")).toEqual(told);
+    expect(told).toMatchObject([{ name: "copy", state: "deleted", purgeAfter: expect.stringMatching(/^\d{4}-.*Z$/) }]);
+    expect(await done("list", "--deleted")).toMatch(/ Kept until\ncopy +deleted .* \d\d:\d\d:\d\d\n$/);
     expect(await done("undelete", "copy")).toBe("copy is back\n");
     expect(await refused("undelete", "twin")).toMatch(/no deleted machine twin/);
     await done("start", "copy");
@@ -164,18 +220,18 @@ describe("a machine", () => {
   it("that crashes says so", async () => {
     await done("create", "bad", "--kernel", file("broken"), "--image", "none", "--memory", "64M", "--no-network");
     await call(["start", "bad"]);
-    await done("wait", "bad", "--for", "exit", "--timeout", "30");
+    await done("wait", "bad", "--for", "exit", "--timeout", "120");
     expect(await done("list")).toMatch(/bad +stopped .*crashed/);
   });
 
   it("becomes a file and a machine again", async () => {
-    await done(...machine("web"));
+    await made("web");
     await done("export", "web", file("web.cfg"));
     await done("export", "web", file("web.json"), "--json");
     expect(await refused("export", "web", file("web.cfg"))).toMatch(/exists already/);
     await done("import", file("web.cfg"), "--name", "imported");
     await done("create", "again", "-f", file("web.json"));
-    expect((await list()).map(({ name, memoryMiB }) => [name, memoryMiB])).toEqual([
+    expect((await rows()).map(({ name, memoryMiB }) => [name, memoryMiB])).toEqual([
       ["web", 64],
       ["imported", 64],
       ["again", 64],
@@ -189,11 +245,11 @@ describe("a machine", () => {
   it("does not share an image with another one that runs", async () => {
     writeFileSync(file("disk.img"), Buffer.alloc(1 << 20));
     for (const name of ["one", "two"]) await done(...machine(name, "--disk", `${file("disk.img")},raw,xvda`));
-    await done("start", "one");
+    await started("one");
     expect(await refused("start", "two")).toMatch(/disk\.img.*in use/);
     expect(await stateOf("two")).toBe("stopped");
-    await done("destroy", "one");
-    await done("start", "two");
+    await destroyed("one");
+    await started("two");
   });
 
   it("whose image is missing stays listed", async () => {
@@ -207,9 +263,9 @@ describe("a machine", () => {
 
 describe("snapshots", () => {
   it("of a stopped and of a running machine are taken, restored, cloned and deleted", async () => {
-    await done(...machine("web", "--new-disk", "vdev=xvda,size=1M"));
+    await made("web");
     expect(await done("snapshot", "take", "web", "clean", "--note", "nothing on it")).toBe("clean is taken (disks)\n");
-    await done("start", "web");
+    await started("web");
     expect(await done("snapshot", "take", "web", "live")).toMatch(/^live is taken \(disks and memory/);
     expect(await done("snapshot", "list", "web")).toMatch(
       /^Snapshot .*\nclean .* disk .* nothing on it\n└─ live .* running .*\n {3}└─ \(now\)\n$/,
@@ -220,7 +276,7 @@ describe("snapshots", () => {
     expect(await stateOf("web")).toBe("running");
     await done("snapshot", "restore", "web", "live", "--force");
     expect(await stateOf("web")).toBe("running");
-    await done("destroy", "web");
+    await destroyed("web");
     await done("snapshot", "restore", "web", "clean");
     expect(await done("snapshot", "list", "web")).toMatch(/\n├─ live .*\n└─ \(now\)\n$/);
     await done("snapshot", "clone", "web", "clean", "copy");
@@ -235,17 +291,17 @@ describe("snapshots", () => {
   });
 
   it("of all machines are taken at one moment", async () => {
-    for (const name of ["one", "two"]) await done(...machine(name));
-    await done("start", "one");
+    for (const name of ["one", "two"]) await made(name);
+    await started("one");
     expect(await done("lab", "snapshot", "take", "both")).toMatch(/^both is taken\n/);
     expect(await done("lab", "snapshot", "list")).toMatch(/both .*one,two/);
-    await done("destroy", "one");
+    await destroyed("one");
     expect(await done("lab", "snapshot", "restore", "both", "one")).toMatch(/at both again: one\n/);
   });
 
   it("of a later version are refused and stay where they are", async () => {
-    await done(...machine("web"));
-    await done("start", "web");
+    await made("web");
+    await started("web");
     await done("suspend", "web");
     await quit();
     const records = path.join(home(), "lab.json");
@@ -268,7 +324,7 @@ describe("snapshots", () => {
   });
 
   it("in records of a later version are not touched", async () => {
-    await done(...machine("web"));
+    await made("web");
     await quit();
     const records = path.join(home(), "lab.json");
     copyFileSync(records, file("kept.json"));
@@ -279,22 +335,22 @@ describe("snapshots", () => {
     expect(await refused("start", "web")).toMatch(/version is 99/);
     expect(await refused("list")).toMatch(/version is 99/);
     copyFileSync(file("kept.json"), records);
-    expect(await stateOf("web")).toBe("stopped");
+    expect(await list()).toMatchObject([{ name: "web", state: "stopped" }]);
   });
 });
 
 describe("the console", () => {
   it("is left when a piped input has ended, and the machine runs on", async () => {
-    await done(...machine("web"));
+    await made("web");
     expect(await refused("console", "web")).toMatch(/web is stopped: .*; domlab start web --console/);
-    await done("start", "web");
+    await started("web");
     expect((await call(["console", "web"], "typed\n")).status).toBe(0);
     expect(await stateOf("web")).toBe("running");
     expect(await done("console", "web", "--log")).toBe("");
   });
 
   it.skipIf(!hasTmux)("gives the terminal back on Ctrl-], and at the end of the machine", async () => {
-    await done(...machine("web"));
+    await made("web");
     const socket = file("tmux");
     const tmux = (...args: string[]) => spawnSync("tmux", ["-S", socket, ...args], { encoding: "utf8" }).stdout;
     const keys = (...names: string[]) => tmux("send-keys", "-t", "main", ...names);
@@ -307,7 +363,7 @@ describe("the console", () => {
     try {
       await shown(/host> *\n/);
       keys("clear; stty -g | sed s/^/before=/", "Enter");
-      await shown(/^before=[0-9a-f:]+$/m);
+      await shown(/before=[0-9a-f:]+$/m);
       run("start", "web", "--console");
       await shown(/Ctrl-\] leaves it/);
       keys("C-c");
@@ -315,12 +371,15 @@ describe("the console", () => {
       await shown(/domlab: web runs on/);
       expect(await stateOf("web")).toBe("running");
       keys("stty -g | sed s/^/after=/", "Enter");
-      await shown(/^after=[0-9a-f:]+$/m);
-      expect(/^after=(.*)$/m.exec(screen())?.[1]).toBe(/^before=(.*)$/m.exec(screen())?.[1]);
-      keys("clear", "Enter");
+      // Behind the prompt, if it was typed before that came.
+      await shown(/after=[0-9a-f:]+$/m);
+      expect(/after=([0-9a-f:]+)$/m.exec(screen())?.[1]).toBe(/before=([0-9a-f:]+)$/m.exec(screen())?.[1]);
+      // Not before the screen has forgotten the first console.
+      keys("clear; echo cleared", "Enter");
+      await shown(/^cleared$/m);
       run("console", "web");
       await shown(/Ctrl-\] leaves it/);
-      await done("destroy", "web");
+      await destroyed("web");
       await shown(/domlab: web is stopped/);
     } finally {
       tmux("kill-server");

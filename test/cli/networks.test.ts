@@ -5,8 +5,10 @@ import { createServer } from "node:http";
 import { type AddressInfo, createServer as createTcpServer } from "node:net";
 import os from "node:os";
 import path from "node:path";
+import { setTimeout as delay } from "node:timers/promises";
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
 import { readCapture } from "../../engine/network/capture/reader.ts";
+import { runningLabs } from "../../main/lab/find-lab.ts";
 import { cpioFile } from "./cpio.ts";
 import { domlab, program, type Result, until } from "./domlab.ts";
 import { idle, tinyKernel } from "./tiny-kernel.ts";
@@ -52,13 +54,11 @@ function start(...args: string[]): ChildProcess {
 /** A lab whose guest does nothing. */
 async function idleLab(...args: string[]): Promise<void> {
   start("run", ...kernel(), ...args);
-  await until(
-    "the lab",
-    () => existsSync(path.join(folder, "domlab")) && readdirSync(path.join(folder, "domlab")).length > 0,
-  );
-  for (const end = Date.now() + 30_000; Date.now() < end; ) {
-    const listed = JSON.parse((await call("list", "--json")).stdout.toString() || "[]");
-    if (listed.length > 0) return;
+  // Asked without the program, which would cost the guest that starts a good part of a core each time.
+  for (const end = Date.now() + 60_000; Date.now() < end; ) {
+    const labs = await runningLabs(path.join(folder, "domlab"));
+    if (labs.some(({ guests }) => guests.length > 0)) return;
+    await delay(50);
   }
   throw new Error("no guest");
 }

@@ -3,7 +3,7 @@ import { spawnSync } from "node:child_process";
 import { expect, it } from "vitest";
 import { CrashRounds } from "./rounds.ts";
 
-const ROUNDS = 12;
+const ROUNDS = Number(process.env.DOMLAB_CRASH_ROUNDS ?? 8);
 const LIMIT_MS = 25_000;
 /** A day has its own seed, so that the rounds of many days differ and each can be repeated. */
 const seed = Number(process.env.DOMLAB_CRASH_SEED ?? Math.floor(Date.now() / 86_400_000));

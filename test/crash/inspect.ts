@@ -1,12 +1,19 @@
 /** What a lab's folder holds, read from its files by other means than the lab's: qemu-img, and the records themselves. */
 import { spawnSync } from "node:child_process";
-import { existsSync, readdirSync, readFileSync, rmSync, statSync } from "node:fs";
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { type ChainLayer, followChain } from "../../engine/disk/chain.ts";
 import { labPaths } from "../../main/lab/store/paths.ts";
 import { type LabData, labData, type MachineRecord, machineFile } from "../../main/lab/store/schema.ts";
-import { BLOCK, type Model, type ModelDisk, type ModelMachine, type ModelSnapshot } from "./model.ts";
+import {
+  BLOCK,
+  type Model,
+  type ModelArchive,
+  type ModelDisk,
+  type ModelMachine,
+  type ModelSnapshot,
+} from "./model.ts";
 
 interface Image {
   readonly path: string;
@@ -33,14 +40,30 @@ function blocksOf(content: Buffer): number[] {
   return blocks;
 }
 
+/** Runs a program that must succeed. @throws Error with what it says */
+function run(program: string, args: readonly string[], cwd = "/"): void {
+  const { status, stdout, stderr } = spawnSync(program, args, { cwd, encoding: "utf8" });
+  if (status !== 0) throw new Error(`${program} ${args.join(" ")}: ${stdout}${stderr}`);
+}
+
+/** What an archive's manifest says that matters here. */
+interface Manifest {
+  readonly config: { readonly memoryMiB: number; readonly notes: string };
+  readonly disks: readonly { readonly vdev: string; readonly file: string }[];
+}
+
 export class LabFolder {
   readonly home: string;
+  /** The folder of machines' archives, if there is one. */
+  private readonly archives: string | undefined;
+  private readonly unpacked = new Map<string, { readonly state: string; readonly archive: ModelArchive }>();
   /** What files were when they were last looked into, and what was in them. */
   private readonly contents = new Map<string, { readonly state: string; readonly blocks: number[] }>();
   private readonly checked = new Map<string, string>();
 
-  constructor(home: string) {
+  constructor(home: string, archives?: string) {
     this.home = home;
+    this.archives = archives;
   }
 
   /** The records, which must be whole. */
@@ -97,7 +120,39 @@ export class LabFolder {
       return { machine: record?.config.name ?? "nobody", snapshot: found?.name ?? "nothing" };
     };
     const labSnapshots = data.labSnapshots.map(({ name, members }) => ({ name, members: members.map(member) }));
-    return { machines, labSnapshots };
+    const archives = this.inArchives()
+      .filter((name) => !name.startsWith("."))
+      .map((name) => this.archive(name));
+    return { machines, labSnapshots, archives };
+  }
+
+  private inArchives(): string[] {
+    return this.archives === undefined ? [] : readdirSync(this.archives);
+  }
+
+  /** What is in an archive, by other programs than the lab. @throws Error for one that is not whole */
+  private archive(name: string): ModelArchive {
+    const file = path.join(this.archives ?? "", name);
+    const state = fileState({ path: file });
+    const known = this.unpacked.get(name);
+    if (known?.state === state) return known.archive;
+    const folder = mkdtempSync(path.join(tmpdir(), "domlab-crash-archive-"));
+    try {
+      run("tar", ["xzf", file, "-C", folder]);
+      run("sha256sum", ["--quiet", "-c", "SHA256SUMS"], folder);
+      const { config, disks }: Manifest = JSON.parse(readFileSync(path.join(folder, "domlab.json"), "utf8"));
+      const contents = disks.map(({ vdev, file: member }): ModelDisk => {
+        const image = path.join(folder, member);
+        const raw = `${image}.raw`;
+        qemuImg(["convert", "-f", "qcow2", "-O", "raw", image, raw]);
+        return { vdev, format: "qcow2", blocks: blocksOf(readFileSync(raw)) };
+      });
+      const archive = { name, memoryMiB: config.memoryMiB, notes: config.notes, disks: contents };
+      this.unpacked.set(name, { state, archive });
+      return archive;
+    } finally {
+      rmSync(folder, { recursive: true, force: true });
+    }
   }
 
   /**
@@ -124,6 +179,9 @@ export class LabFolder {
     const ids = data.machines.map(({ id }) => id);
     return [
       ...readdirSync(paths.tmp).map((name) => `tmp/${name} is left`),
+      ...this.inArchives()
+        .filter((name) => name.startsWith("."))
+        .map((name) => `${name} is left where an archive was to be`),
       ...readdirSync(paths.memory)
         .filter((name) => !memories.includes(name))
         .map((name) => `memory/${name} is left`),
@@ -168,10 +226,7 @@ function isCopied(file: string, record: MachineRecord): boolean {
   return copy.success && JSON.stringify(copy.data.machine) === JSON.stringify(record);
 }
 
-function qemuImg(args: readonly string[]): void {
-  const { status, stderr } = spawnSync("qemu-img", args, { encoding: "utf8" });
-  if (status !== 0) throw new Error(`qemu-img ${args.join(" ")}: ${stderr}`);
-}
+const qemuImg = (args: readonly string[]): void => run("qemu-img", args);
 
 /** Fills one block of an image that nobody has open. */
 export function fillBlock(file: string, format: string, block: number, byte: number): void {

@@ -15,8 +15,8 @@ const extension = here.endsWith(".ts") ? ".ts" : ".js";
 const mainModule = new URL(`../../main/lab/server/ensure-lab${extension}`, import.meta.url).href;
 
 /** How long a server may take to be ready, and its guests to follow it into death. */
-const READY_MS = 30_000;
-const DEATH_MS = 10_000;
+const READY_MS = 90_000;
+const DEATH_MS = 60_000;
 const LOOK_MS = 10;
 
 /** A process, told from a later one of the same number by when it started. */

@@ -36,9 +36,19 @@ export interface ModelLabSnapshot {
   members: { machine: string; readonly snapshot: string }[];
 }
 
+/** A machine in one file. */
+export interface ModelArchive {
+  /** Of the file. */
+  readonly name: string;
+  readonly memoryMiB: number;
+  readonly notes: string;
+  readonly disks: ModelDisk[];
+}
+
 export interface Model {
   machines: ModelMachine[];
   labSnapshots: ModelLabSnapshot[];
+  archives: ModelArchive[];
 }
 
 export function machineOf(model: Model, name: string): ModelMachine {
@@ -108,5 +118,9 @@ export function description(model: Model): string[] {
     const all = members.map(({ machine, snapshot }) => `${machine} @ ${snapshot}`).sort();
     return `lab ${name}: ${all.join(", ")}`;
   });
-  return [...machines, ...labs].sort();
+  const archives = model.archives.map((archive) => {
+    const { name, memoryMiB, notes } = archive;
+    return `archive ${name}: ${memoryMiB} MiB, notes ${notes}, ${disks(archive.disks).join(", ")}`;
+  });
+  return [...machines, ...labs, ...archives].sort();
 }

@@ -1,4 +1,5 @@
 /** Random operations of a lab: what is asked of it, and what it does to the model. */
+import path from "node:path";
 import type { ControlClient } from "../../main/lab/control-client.ts";
 import {
   addSnapshot,
@@ -19,6 +20,7 @@ const MOST_DELETED = 3;
 const MOST_SNAPSHOTS = 4;
 const MOST_LAB_SNAPSHOTS = 3;
 const MOST_RUNNING = 2;
+const MOST_ARCHIVES = 3;
 /** Blocks of a new disk, and how many it may have after resizing. */
 const NEW_BLOCKS = { low: 8, high: 40 } as const;
 const MOST_BLOCKS = 64;
@@ -26,7 +28,7 @@ export const GUEST_MIB = 64;
 
 export interface Operation {
   readonly what: string;
-  /** Machines that nothing else is asked of meanwhile. */
+  /** Machines and archives that nothing else is asked of meanwhile. */
   readonly machines: readonly string[];
   readonly call: (lab: ControlClient) => Promise<unknown>;
   readonly apply: (model: Model) => void;
@@ -36,10 +38,12 @@ export interface Operation {
 export interface Choice {
   readonly random: Random;
   readonly model: Model;
-  /** Machines that are busy. */
+  /** Machines and archives that are busy. */
   readonly busy: ReadonlySet<string>;
   /** Path of the kernel that guests boot. */
   readonly kernel: string;
+  /** Path of the folder of archives. */
+  readonly archives: string;
   /** A word that was never used before. */
   readonly newName: (kind: string) => string;
 }
@@ -331,10 +335,48 @@ const destroy: Maker = (choice) => {
   );
 };
 
+/** Into a file of its own, or over another archive. */
+const exportMachine: Maker = (choice) => {
+  const { model, busy, random, newName, archives } = choice;
+  const machine = pickMachine(choice, ["stopped"]);
+  const force = model.archives.length >= MOST_ARCHIVES || random.chance(0.2);
+  const free = model.archives.filter(({ name }) => !busy.has(name));
+  const name = force ? random.pick(free)?.name : `${newName("archive")}.domlab`;
+  if (machine === undefined || name === undefined) return undefined;
+  return {
+    what: `export ${machine.name} to ${name}${force ? ", which is there" : ""}`,
+    machines: [machine.name, name],
+    call: (lab) => lab.call("machineExport", { machine: machine.name, path: path.join(archives, name), force }),
+    apply: (draft) => {
+      const { memoryMiB, notes, disks } = machineOf(draft, machine.name);
+      draft.archives = draft.archives.filter((each) => each.name !== name);
+      draft.archives.push({ name, memoryMiB, notes, disks: layeredCopy(disks) });
+    },
+  };
+};
+
+const importMachine: Maker = (choice) => {
+  const { model, busy, random, newName, archives } = choice;
+  const archive = random.pick(model.archives.filter(({ name }) => !busy.has(name)));
+  if (archive === undefined || !hasRoom(choice)) return undefined;
+  const name = newName("imported");
+  return {
+    what: `import ${name} from ${archive.name}`,
+    machines: [name, archive.name],
+    call: (lab) => lab.call("machineImport", { path: path.join(archives, archive.name), name }),
+    apply: (draft) => {
+      const { memoryMiB, notes, disks } = archive;
+      draft.machines.push({ ...newMachine(name, layeredCopy(disks), memoryMiB), notes });
+    },
+  };
+};
+
 /** Each with how often it is tried beside the others. */
 const MAKERS: readonly (readonly [Maker, number])[] = [
   [create, 3],
   [clone, 3],
+  [exportMachine, 3],
+  [importMachine, 3],
   [takeSnapshot, 6],
   [takeLabSnapshot, 2],
   [forgetLabSnapshot, 1],

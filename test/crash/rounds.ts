@@ -18,13 +18,13 @@ import { Random } from "./random.ts";
 
 /** Operations that are under way at the same time. */
 const WORKERS = 2;
-/** Most milliseconds from the first operation to the kill, and from a start to one in its middle. */
+/** Most milliseconds from the first operation to the kill unless it is said, and from a start to one in its middle. */
 const KILL_MS = 300;
 const KILL_START_MS = 400;
 const KILL_START_CHANCE = 0.25;
 /** Writes to disks between rounds. */
 const MOST_WRITES = 4;
-const TIDY_MS = 15_000;
+const TIDY_MS = 60_000;
 const LOOK_MS = 25;
 
 export interface RoundsOptions {
@@ -32,6 +32,8 @@ export interface RoundsOptions {
   readonly rounds: number;
   /** No round begins after that many milliseconds. */
   readonly limitMs?: number;
+  /** Most milliseconds from the first operation to the kill: more on a busy host, where less is answered in that time. */
+  readonly killMs?: number;
   readonly progress?: (line: string) => void;
 }
 
@@ -52,13 +54,14 @@ export class CrashRounds {
   private readonly folder = realpathSync(mkdtempSync(path.join(os.tmpdir(), "domlab-crash-")));
   private readonly home = path.join(this.folder, "lab");
   private readonly kernel = path.join(this.folder, "kernel");
-  private readonly disk = new LabFolder(this.home);
+  private readonly archives = path.join(this.folder, "archives");
+  private readonly disk = new LabFolder(this.home, this.archives);
   private readonly random: Random;
   private readonly options: RoundsOptions;
   private readonly kinds: Record<string, number> = {};
   private readonly history: string[] = [];
   private lab: LabProcess | undefined;
-  private model: Model = { machines: [], labSnapshots: [] };
+  private model: Model = { machines: [], labSnapshots: [], archives: [] };
   private names = 0;
   private counts = { answered: 0, cutOff: 0, cutOffDone: 0, killedStarts: 0 };
 
@@ -66,6 +69,7 @@ export class CrashRounds {
     this.options = options;
     this.random = new Random(options.seed);
     mkdirSync(this.home, { mode: 0o700 });
+    mkdirSync(this.archives);
     writeFileSync(this.kernel, tinyKernel(idle));
   }
 
@@ -137,9 +141,9 @@ export class CrashRounds {
     const state: { killed: boolean; failure?: unknown } = { killed: false };
     const worker = async () => {
       while (!state.killed && state.failure === undefined) {
-        const { random, model, kernel } = this;
+        const { random, model, kernel, archives } = this;
         const newName = (kind: string) => `${kind}-${++this.names}`;
-        const operation = chooseOperation({ random, model, busy, kernel, newName });
+        const operation = chooseOperation({ random, model, busy, kernel, archives, newName });
         if (operation === undefined) return;
         for (const machine of operation.machines) busy.add(machine);
         open.add(operation);
@@ -158,7 +162,7 @@ export class CrashRounds {
         this.note(`answered: ${operation.what}`);
       }
     };
-    const moment = this.random.next() * KILL_MS;
+    const moment = this.random.next() * (this.options.killMs ?? KILL_MS);
     const workers = Array.from({ length: WORKERS }, worker);
     await delay(moment);
     state.killed = true;

@@ -130,6 +130,8 @@ describe("create", () => {
     ["two disks of one name", ["create", "w", "--disk", "a,,xvda", "--disk", "b,,xvda"], /two disks are called xvda/],
     ["an unknown uplink", ["create", "web", "--network", "wifi"], /"wifi" is no kind of uplink/],
     ["contradictions", ["create", "web", "--vif", "", "--no-network"], /contradict/],
+    ["a forward to nothing", ["create", "web", "--forward", "tcp:1:1", "--no-network"], /--forward contradict/],
+    ["a folder for a file", ["create", "-f", "."], /is a folder; name a file/],
     ["nothing to start", ["create", "web", "--image", "none"], /kernel: is missing/],
     ["a console of nothing", ["create", "web", "--console"], /add --start/],
     ["a file that is not there", ["create", "-f", "none.json"], /none\.json does not exist/],

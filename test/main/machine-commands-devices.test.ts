@@ -2,12 +2,11 @@
 import { mkdtempSync, rmSync } from "node:fs";
 import os from "node:os";
 import path from "node:path";
-import { Command } from "commander";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { explain } from "../../main/failure.ts";
 import { hostControl } from "../../main/lab/host-control.ts";
 import { type ServedLab, serveLab } from "../../main/lab/lab.ts";
-import { addLabCommands } from "../../main/lab-commands.ts";
+import { runLabCommand } from "./lab/run-command.ts";
 import { GUEST, TestHost } from "./lab/test-host.ts";
 
 let root = "";
@@ -31,18 +30,7 @@ async function serve(lab: string, guest: string): Promise<TestHost> {
   return host;
 }
 
-async function run(...args: string[]): Promise<string> {
-  let output = "";
-  const program = new Command().exitOverride().configureOutput({ outputError: () => {} });
-  addLabCommands(program, {
-    root: () => root,
-    print: (text) => {
-      output += text;
-    },
-  });
-  await program.parseAsync(args, { from: "user" });
-  return output;
-}
+const run = (...args: string[]) => runLabCommand(root, ...args);
 
 const refused = async (...args: string[]): Promise<string> =>
   explain(await run(...args).catch((reason: unknown) => reason)).line;

@@ -4,12 +4,14 @@ import os from "node:os";
 import path from "node:path";
 import { Command } from "commander";
 import { explain } from "../../main/failure.ts";
+import { addImageCommands } from "../../main/image-commands.ts";
 import type { ControlFunctions, ControlSession } from "../../main/lab/control-api.ts";
 import { ControlClient } from "../../main/lab/control-client.ts";
 import { type ControlServer, serveControl } from "../../main/lab/control-server.ts";
 import type { MachineDetails, MachineSummary } from "../../main/lab/machine-api.ts";
 import { addMachineCommands } from "../../main/machine-commands/commands.ts";
 import type { CommandContext } from "../../main/machine-commands/context.ts";
+import { addLibraryCommands } from "../../main/machine-commands/library-commands.ts";
 
 const DATE = "2026-11-21T10:00:00.000Z";
 
@@ -129,6 +131,7 @@ export class FakeLab {
     };
     const program = new Command().exitOverride().configureOutput({ outputError: () => {} });
     addMachineCommands(program, context, () => path.join(this.folder, "run"));
+    addLibraryCommands(addImageCommands(program, context), context);
     await program.parseAsync(args, { from: "user" });
     return { printed, told, status };
   }

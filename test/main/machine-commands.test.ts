@@ -157,11 +157,16 @@ describe("machines", () => {
   it("are listed with their facts, deleted ones on demand", async () => {
     await lab.serve({
       machineList: ({ deleted }) =>
-        deleted ? [summary("old", { state: "deleted" })] : [summary("web", { state: "running", domid: 3 })],
+        deleted
+          ? [summary("old", { state: "deleted", purgeAfter: "2026-11-28T10:00:00.000Z" })]
+          : [summary("web", { state: "running", domid: 3 })],
       machineShow: () => details("web", { config: { vifs: [{}, {}] } }),
     });
     expect((await lab.command("list")).printed).toMatch(/^Name .*\nweb +running +3 +512 +0\n$/);
-    expect((await lab.command("list", "--all")).printed).toMatch(/\nweb .*\nold +deleted/);
+    expect((await lab.command("list", "--all")).printed).toMatch(
+      / Kept until\nweb .*\nold +deleted .* 2026-11-28 \d\d:00:00\n$/,
+    );
+    expect((await lab.command("list")).printed).not.toMatch(/Kept until/);
     expect(JSON.parse((await lab.command("list", "--deleted", "--json")).printed)).toMatchObject([{ name: "old" }]);
     expect((await lab.command("list", "--long")).printed).toMatch(/Disks +Vifs.*\nweb.* 0 +2/);
     expect((await lab.refused("list", "--all", "--deleted")).line).toMatch(/contradict/);

@@ -2,12 +2,11 @@
 import { mkdtempSync, rmSync } from "node:fs";
 import os from "node:os";
 import path from "node:path";
-import { Command } from "commander";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { explain } from "../../main/failure.ts";
 import { hostControl } from "../../main/lab/host-control.ts";
 import { type ServedLab, serveLab } from "../../main/lab/lab.ts";
-import { addLabCommands } from "../../main/lab-commands.ts";
+import { runLabCommand } from "./lab/run-command.ts";
 import { GUEST, TestHost } from "./lab/test-host.ts";
 
 let root = "";
@@ -24,19 +23,7 @@ afterEach(async () => {
   rmSync(root, { recursive: true, force: true });
 });
 
-/** Runs a command. @returns what it prints */
-async function run(...args: string[]): Promise<string> {
-  let output = "";
-  const program = new Command().exitOverride().configureOutput({ outputError: () => {} });
-  addLabCommands(program, {
-    root: () => root,
-    print: (text) => {
-      output += text;
-    },
-  });
-  await program.parseAsync(args, { from: "user" });
-  return output;
-}
+const run = (...args: string[]) => runLabCommand(root, ...args);
 
 async function refused(...args: string[]): Promise<string> {
   const error = await run(...args).catch((reason: unknown) => reason);

@@ -4,7 +4,7 @@
  */
 import { createHash } from "node:crypto";
 import { createReadStream } from "node:fs";
-import { open } from "node:fs/promises";
+import { open, stat } from "node:fs/promises";
 import { Transform } from "node:stream";
 import { pipeline } from "node:stream/promises";
 import { createGunzip } from "node:zlib";
@@ -31,6 +31,8 @@ const GZIP_MAGIC = [0x1f, 0x8b];
 
 /** Whether a file begins as an archive does. @throws the system's error */
 export async function looksLikeArchive(path: string): Promise<boolean> {
+  // What is read from a pipe would be gone.
+  if (!(await stat(path)).isFile()) return false;
   const handle = await open(path, "r");
   try {
     const { bytesRead, buffer } = await handle.read(Buffer.alloc(2), 0, 2, 0);

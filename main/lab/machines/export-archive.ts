@@ -5,7 +5,6 @@ import { basename, dirname, isAbsolute, join, sep } from "node:path";
 import { errnoOf } from "../../../engine/builder/errors.ts";
 import { readBounded } from "../../../engine/builder/files.ts";
 import { INITRD_LIMIT, joinArchives, unpackInitrd } from "../../../engine/builder/initrd.ts";
-import { InputError } from "../../../engine/errors/input-error.ts";
 import { ArchiveError } from "../archive/errors.ts";
 import {
   ARCHIVE_FORMAT,
@@ -21,7 +20,7 @@ import {
 } from "../archive/manifest.ts";
 import { type Member, packArchive } from "../archive/pack.ts";
 import { hostFiles } from "../store/durable-file.ts";
-import { writeError } from "../store/errors.ts";
+import { writing } from "../store/errors.ts";
 import type { LabPaths } from "../store/paths.ts";
 import type { DeepReadonly, MachineConfig } from "../store/schema.ts";
 import { type Boot, hostArgument } from "./boot-image.ts";
@@ -211,16 +210,6 @@ async function place(part: string, path: string, force: boolean): Promise<void> 
     await rm(part, { force: true });
   }
   await hostFiles.syncFolder(dirname(path));
-}
-
-/** Does what writes a file; what the system has against it becomes one line. */
-async function writing<Result>(path: string, action: () => Promise<Result>): Promise<Result> {
-  try {
-    return await action();
-  } catch (error) {
-    const isSystems = !(error instanceof InputError) && /^E[A-Z]+$/.test(errnoOf(error) ?? "");
-    throw isSystems ? writeError(path, error) : error;
-  }
 }
 
 async function writePart(

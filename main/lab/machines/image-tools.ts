@@ -12,6 +12,8 @@ export interface ImageFacts {
   readonly used: number;
   /** The image directly behind it, with an absolute path. */
   readonly backing: ImageFile | undefined;
+  /** Whether its last writer did not close it: what it holds is right, its refcounts may be too high. */
+  readonly dirty: boolean;
 }
 
 export interface LongRun {
@@ -44,6 +46,6 @@ export interface ImageTools {
   pull(child: string, run: LongRun): Promise<void>;
   /** Makes an image larger that nobody has open. @throws DiskError */
   grow(image: ImageFile, size: number): Promise<void>;
-  /** Puts a qcow2 image in order that was not closed. @throws DiskError */
-  recover(path: string): Promise<void>;
+  /** Puts a qcow2 image in order that was not closed; broken off it is as before. @throws DiskError */
+  recover(path: string, run?: LongRun): Promise<void>;
 }

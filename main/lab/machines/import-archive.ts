@@ -18,7 +18,7 @@ import {
   KERNEL_NAME,
 } from "../archive/manifest.ts";
 import { looksLikeArchive, unpackArchive } from "../archive/unpack.ts";
-import { writeError } from "../store/errors.ts";
+import { writing } from "../store/errors.ts";
 import { checkName, suggestName } from "../store/names.ts";
 import { type DeepReadonly, type LabData, type MachineConfig, withFixedMacs } from "../store/schema.ts";
 import { newMachine } from "../store/store.ts";
@@ -163,9 +163,11 @@ async function enter(
   control.commit();
   try {
     if (boot !== undefined) {
-      await mkdir(dirname(folder), { recursive: true, mode: 0o700 });
-      await rename(join(staged.work, "boot"), folder);
-      await syncFolder(dirname(folder));
+      await writing(dirname(folder), async () => {
+        await mkdir(dirname(folder), { recursive: true, mode: 0o700 });
+        await rename(join(staged.work, "boot"), folder);
+        await syncFolder(dirname(folder));
+      });
     }
     const notes = await store.update((draft) => {
       const name = wish.name ?? suggestName(config.name, draft);
@@ -201,7 +203,8 @@ async function unpack(
     accept: async (said) => {
       const name = await look(context, said, wish);
       for (const { vdev } of said.disks) staged.disks.set(vdev, layers.newPath(name, vdev));
-      if (said.boot !== undefined) await mkdir(join(staged.work, "boot"), { mode: 0o700 });
+      const bootFiles = join(staged.work, "boot");
+      if (said.boot !== undefined) await writing(bootFiles, () => mkdir(bootFiles, { mode: 0o700 }));
       const vdevs = new Map(said.disks.map(({ file: member, vdev }) => [member, vdev]));
       return ({ name: member }) => staged.disks.get(vdevs.get(member) ?? "") ?? join(staged.work, member);
     },
@@ -215,24 +218,18 @@ async function unpack(
   return manifest;
 }
 
-/**
- * Makes a machine of an archive, whole or not at all.
- * @throws what the user can mend; nothing has changed then
- */
-export async function importMachine(
+async function importFrom(
+  file: string,
   context: MachineContext,
   wish: ArchiveWish,
   control: OperationControl,
 ): Promise<Imported> {
   const { store } = context;
-  const file = await archiveFile(wish.path);
   const work = join(store.paths.tmp, `import-${randomBytes(6).toString("hex")}`);
   const staged: Staged = { work, disks: new Map() };
   let made: Imported | undefined;
   try {
-    await mkdir(work, { mode: 0o700 }).catch((error: unknown) => {
-      throw writeError(work, error);
-    });
+    await writing(work, () => mkdir(work, { mode: 0o700 }));
     const manifest = await unpack(context, file, wish, staged, control);
     made = await enter(context, manifest, wish, staged, control);
   } finally {
@@ -240,6 +237,22 @@ export async function importMachine(
     await rm(work, { recursive: true, force: true });
   }
   context.changed(made.id);
-  if (wish.move && dirname(file) === store.paths.tmp) await rm(file, { force: true });
   return made;
+}
+
+/**
+ * Makes a machine of an archive, whole or not at all.
+ * @throws what the user can mend; nothing has changed then, and an archive that was uploaded is gone
+ */
+export async function importMachine(
+  context: MachineContext,
+  wish: ArchiveWish,
+  control: OperationControl,
+): Promise<Imported> {
+  try {
+    return await importFrom(await archiveFile(wish.path), context, wish, control);
+  } finally {
+    // One that was refused is of no use here: whoever has sent it has the original.
+    if (wish.move && dirname(wish.path) === context.store.paths.tmp) await rm(wish.path, { force: true });
+  }
 }

@@ -42,6 +42,7 @@ export const labImages: ImageTools = {
       virtualSize: own.virtualSize,
       used: own.diskSize,
       backing: next && { path: next.path, format: next.format },
+      dirty: own.dirty ?? false,
     };
   },
   create: (path, format, size) => (format === "raw" ? createRaw(path, size) : createQcow2(path, { size })),
@@ -69,7 +70,7 @@ export const labImages: ImageTools = {
   async grow(image, size) {
     await resizeImage(image.path, size, formatOf(image));
   },
-  async recover(path) {
-    await recover(path);
+  async recover(path, run = {}) {
+    await recover(path, "qcow2", taskOf(run));
   },
 };

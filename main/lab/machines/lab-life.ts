@@ -1,6 +1,7 @@
 /** What happens to all machines when the lab starts and when it ends. */
 import { setTimeout as delay } from "node:timers/promises";
 import { explain } from "../../failure.ts";
+import { shutDown } from "./asked-end.ts";
 import type { MachineContext } from "./context.ts";
 import { imageOf, isLayered } from "./guest-config.ts";
 import type { ImageFile } from "./image-tools.ts";
@@ -48,13 +49,19 @@ export async function recoverMachines(context: MachineContext, machines: Machine
 
 /** Removes what nothing needs, merges what a crash or a running machine has put off, purges what was deleted long ago. */
 export async function tidyLab(context: MachineContext, machines: Machines): Promise<void> {
-  const { store, layers, library, log } = context;
-  const { removed } = await store.sweep({ backingOf: layers.backingOfPath });
+  const { store, layers, log } = context;
+  const { removed } = await store.sweep({ backingOf: layers.backingOfPath, isInUse: (file) => layers.isClaimed(file) });
   if (removed.length > 0) log(`${removed.length} files that nothing needs were removed`);
-  await machines.purge(store.expired());
+  await purgeExpired(context, machines);
+  await layers.tidy();
+}
+
+/** Removes machines and images whose time for being taken back is over. */
+export async function purgeExpired({ store, library, log }: MachineContext, machines: Machines): Promise<void> {
+  const expired = store.expired();
+  if (expired.length > 0) await machines.purge(expired);
   const purged = await library.purge(store.data.settings.purgeDays);
   if (purged > 0) log(`${purged} images that were deleted long ago were removed`);
-  await layers.tidy();
 }
 
 /**
@@ -101,10 +108,13 @@ export async function endMachines(
     return how ?? (suspendOnQuit ? "suspend" : "shutdown");
   };
   const shutdown = running.filter((machine) => wish(machine) === "shutdown");
-  const late = await shutDownAll(shutdown);
+  const late = await shutDownAll(context, shutdown);
   notes.push(...late.map(({ machine, line }) => `${machine.name}: ${line}`));
   const suspend = [...running.filter((machine) => wish(machine) === "suspend"), ...late.map(({ machine }) => machine)];
   notes.push(...(await suspendAll(context, suspend)));
+  // What cannot be saved, for want of space say, is asked to end by itself before it is ended.
+  const unsaved = suspend.filter((machine) => machine.guest !== undefined && !shutdown.includes(machine));
+  await shutDownAll(context, unsaved);
   for (const machine of running) {
     if (machine.guest === undefined) continue;
     await machine.destroy();
@@ -113,7 +123,10 @@ export async function endMachines(
   return notes;
 }
 
-async function shutDownAll(machines: readonly Machine[]): Promise<{ machine: Machine; line: string }[]> {
+async function shutDownAll(
+  context: MachineContext,
+  machines: readonly Machine[],
+): Promise<{ machine: Machine; line: string }[]> {
   const late: { machine: Machine; line: string }[] = [];
   const priorities = [...new Set(machines.map(({ record }) => record.config.startPriority))].sort((a, b) => b - a);
   for (const priority of priorities) {
@@ -122,7 +135,7 @@ async function shutDownAll(machines: readonly Machine[]): Promise<{ machine: Mac
       group.map(async (machine) => {
         try {
           if (machine.state === "paused") await machine.unpause();
-          await machine.awaitEnd(await machine.ask("poweroff"), "poweroff", machine.patience, false);
+          await shutDown(context, machine, { force: false });
         } catch (error) {
           late.push({ machine, line: explain(error).line });
         }

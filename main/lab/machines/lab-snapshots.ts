@@ -9,7 +9,7 @@ import type { Machines } from "./machines.ts";
 import { holdAll } from "./operation-queue.ts";
 import type { OperationControl } from "./operations.ts";
 import { deleteSnapshot, makeWay, restoreNow } from "./restore.ts";
-import { findSnapshot, type TakenSnapshot, takeSnapshots } from "./snapshots.ts";
+import { findSnapshot, type TakenSnapshot, takeSnapshots, wantSnapshotName } from "./snapshots.ts";
 
 /** Machines in the one order in which several are held. */
 const inOrder = (machines: readonly Machine[]): Machine[] => [...machines].sort((a, b) => (a.id < b.id ? -1 : 1));
@@ -69,6 +69,7 @@ export function takeLabSnapshot(
   const { store } = context;
   return holdMachines(wish.machines, async () => {
     const name = wish.name ?? freeLabName(context);
+    wantSnapshotName(name);
     if (store.data.labSnapshots.some((each) => each.name === name)) {
       throw new MachineError("busy", `the lab has a snapshot ${name} already`, "choose another name");
     }
@@ -125,10 +126,12 @@ export async function restoreLabSnapshot(
   if (!wish.force) for (const machine of chosen) await makeWay(machine, false);
   for (const machine of chosen) notes.push(...(await makeWay(machine, wish.force)));
   await holdMachines(chosen, async () => {
-    for (const machine of chosen) {
+    // One may have been deleted meanwhile: then nothing is restored.
+    const parts = chosen.map((machine) => {
       const member = members.find((each) => each.machine === machine.id);
-      await restoreNow(context, machine, findSnapshot(machine, member?.snapshot ?? id), control);
-    }
+      return { machine, snapshot: findSnapshot(machine, member?.snapshot ?? id, name) };
+    });
+    for (const { machine, snapshot } of parts) await restoreNow(context, machine, snapshot, control);
   });
   for (const machine of chosen) {
     if (machine.record.state === "suspended") await machine.resume(control);

@@ -9,9 +9,11 @@
 import { randomBytes } from "node:crypto";
 import { realpath, rm } from "node:fs/promises";
 import { basename, dirname, join, sep } from "node:path";
+import { messageOf } from "../../../engine/errors/message.ts";
 import type { LabStore } from "../store/store.ts";
 import type { ImageFile, ImageTools, LongRun } from "./image-tools.ts";
 
+/** Work on layers that nobody has open: it gives way to whoever needs one. */
 interface Merge {
   readonly files: ReadonlySet<string>;
   readonly abort: AbortController;
@@ -23,6 +25,13 @@ interface Candidate {
   readonly layer: string;
   readonly format: ImageFile["format"];
   readonly child: string;
+}
+
+/** What there is to do. */
+interface Found {
+  readonly candidates: readonly Candidate[];
+  /** Layers below others whose last writer did not close them. Nobody opens those for writing any more. */
+  readonly unclosed: readonly string[];
 }
 
 export interface TidyReport {
@@ -102,11 +111,17 @@ export class LayerKeeper {
     }
   }
 
+  /** Says that a file, of a guest's memory, must not be removed before `owner` releases it, whether a record names it or not. */
+  keep(owner: string, file: string): void {
+    this.claims.set(owner, (this.claims.get(owner) ?? new Set()).add(file));
+  }
+
   release(owner: string): void {
     this.claims.delete(owner);
   }
 
-  private isClaimed(path: string): boolean {
+  /** Whether somebody has said that a file is needed. */
+  isClaimed(path: string): boolean {
     return [...this.claims.values()].some((files) => files.has(path));
   }
 
@@ -123,13 +138,17 @@ export class LayerKeeper {
     }
   }
 
-  /** Layers with one image on top that no record names. @throws DiskError when an image cannot be read: it may hide another */
-  private async candidates(): Promise<Candidate[]> {
-    if (this.store.recovered) return [];
+  /**
+   * Layers with one image on top that no record names, and layers that were not closed.
+   * @throws DiskError when an image cannot be read: it may hide another
+   */
+  private async look(): Promise<Found> {
+    if (this.store.recovered) return { candidates: [], unclosed: [] };
     const { images } = await this.store.references();
     const named = new Set<string>();
     const below = new Map<string, { readonly format: ImageFile["format"]; readonly children: string[] }>();
     const seen = new Set<string>();
+    const dirty = new Set<string>();
     for (const image of images) named.add(await canonical(image.path));
     const waiting = [...images];
     for (let image = waiting.pop(); image !== undefined; image = waiting.pop()) {
@@ -137,14 +156,16 @@ export class LayerKeeper {
       // Only images of the lab lie over layers of the lab.
       if (seen.has(path) || !this.isOwn(path)) continue;
       seen.add(path);
-      const backing = await this.backingOf({ ...image, path });
+      const facts = image.format === "raw" ? undefined : await this.images.facts({ ...image, path });
+      if (facts?.dirty) dirty.add(path);
+      const backing = facts?.backing;
       if (backing === undefined) continue;
       const file = await canonical(backing.path);
       const { children = [] } = below.get(file) ?? {};
       below.set(file, { format: backing.format, children: [...children, path] });
       waiting.push({ ...backing, path: file });
     }
-    return [...below].flatMap(
+    const candidates = [...below].flatMap(
       ([
         layer,
         {
@@ -156,10 +177,11 @@ export class LayerKeeper {
           ? [{ layer, format, child }]
           : [],
     );
+    return { candidates, unclosed: [...dirty].filter((layer) => below.has(layer)) };
   }
 
   /**
-   * Merges and removes what can be. One tidying follows the other.
+   * Merges and removes what can be, and closes layers that a killed storage domain has left. One tidying follows the other.
    * @returns what was done; it never throws for a single image
    */
   tidy(run: LongRun = {}): Promise<TidyReport> {
@@ -174,17 +196,24 @@ export class LayerKeeper {
     const failures: string[] = [];
     const failed = new Set<string>();
     for (;;) {
-      let found: Candidate[];
+      let found: Found;
       try {
-        found = await this.candidates();
+        found = await this.look();
       } catch (error) {
-        failures.push(error instanceof Error ? error.message : String(error));
+        failures.push(messageOf(error));
         break;
       }
       deferred.clear();
-      for (const { layer, child } of found) if (this.isClaimed(child) || this.isClaimed(layer)) deferred.add(layer);
-      const next = found.find(({ layer }) => !deferred.has(layer) && !failed.has(layer));
-      if (next === undefined || run.signal?.aborted) break;
+      const { candidates, unclosed } = found;
+      for (const { layer, child } of candidates) {
+        if (this.isClaimed(child) || this.isClaimed(layer)) deferred.add(layer);
+      }
+      if (run.signal?.aborted) break;
+      const next = candidates.find(({ layer }) => !deferred.has(layer) && !failed.has(layer));
+      if (next === undefined) {
+        for (const layer of unclosed) await this.mend(layer, run);
+        break;
+      }
       const failure = await this.merge(next, run);
       if (failure === undefined) merged.push(next.layer);
       else {
@@ -196,14 +225,18 @@ export class LayerKeeper {
     return { merged, deferred: [...deferred], failures };
   }
 
-  /** @returns a line when it failed or was broken off */
-  private async merge({ layer, format, child }: Candidate, run: LongRun): Promise<string | undefined> {
+  /** Works on layers that nobody has open, as the one who gives way. @throws what `action` throws */
+  private async givingWay(
+    files: readonly string[],
+    { signal, progress }: LongRun,
+    action: (run: LongRun) => Promise<void>,
+  ): Promise<void> {
     const abort = new AbortController();
     const stop = () => abort.abort();
-    run.signal?.addEventListener("abort", stop);
+    signal?.addEventListener("abort", stop);
     let end = () => {};
     const merge: Merge = {
-      files: new Set([layer, child]),
+      files: new Set(files),
       abort,
       ended: new Promise((resolve) => {
         end = resolve;
@@ -211,17 +244,37 @@ export class LayerKeeper {
     };
     this.merges.add(merge);
     try {
-      if (this.isClaimed(layer) || this.isClaimed(child)) return `${layer} came into use`;
-      await this.images.pull(child, { signal: abort.signal, progress: run.progress });
-      // With its format: a raw layer holds what a guest wrote, which must not be taken for an image's header.
-      await this.discard({ images: [{ path: layer, format }] });
-      return undefined;
-    } catch (error) {
-      return `${layer} was not merged: ${error instanceof Error ? error.message : String(error)}`;
+      await action({ signal: abort.signal, progress });
     } finally {
-      run.signal?.removeEventListener("abort", stop);
+      signal?.removeEventListener("abort", stop);
       this.merges.delete(merge);
       end();
+    }
+  }
+
+  /** @returns a line when it failed or was broken off */
+  private async merge({ layer, format, child }: Candidate, run: LongRun): Promise<string | undefined> {
+    if (this.isClaimed(layer) || this.isClaimed(child)) return `${layer} came into use`;
+    try {
+      await this.givingWay([layer, child], run, async (own) => {
+        await this.images.pull(child, own);
+        // With its format: a raw layer holds what a guest wrote, which must not be taken for an image's header.
+        await this.discard({ images: [{ path: layer, format }] });
+      });
+      return undefined;
+    } catch (error) {
+      return `${layer} was not merged: ${messageOf(error)}`;
+    }
+  }
+
+  /** Closes a layer for whoever did not. Its content is right as it is: what fails is for the next tidying. */
+  private async mend(layer: string, run: LongRun): Promise<void> {
+    if (this.isClaimed(layer)) return;
+    try {
+      await this.givingWay([layer], run, (own) => this.images.recover(layer, own));
+      this.log(`${layer} was not closed by its last writer; that is made up for`);
+    } catch (error) {
+      this.log(`${layer} was not closed by its last writer, and is left so: ${messageOf(error)}`);
     }
   }
 

@@ -91,6 +91,8 @@ export class ImageLibrary {
   private readonly coming = new Set<string>();
   /** Images that machines are being made from, and how often. */
   private readonly pins = new Map<string, number>();
+  /** Images that are being changed or taken away. */
+  private readonly leaving = new Set<string>();
 
   constructor(paths: LabPaths) {
     this.paths = paths;
@@ -115,8 +117,20 @@ export class ImageLibrary {
     throw new MachineError("failed", `the library has no image ${name}`, remedy);
   }
 
-  /** Keeps images from being deleted or changed. @returns how to end that */
-  pin(names: readonly string[]): () => void {
+  /** The name of an image that is called by its name or its path. */
+  private nameIn(text: string): string {
+    return (this.has(text) && fileOf(this.folder, basename(text))?.name) || text;
+  }
+
+  /**
+   * Keeps images from being deleted or changed.
+   * @returns how to end that
+   * @throws MachineError when one is being deleted or changed
+   */
+  pin(images: readonly string[]): () => void {
+    const names = images.map((image) => this.nameIn(image));
+    const gone = names.find((name) => this.leaving.has(name));
+    if (gone !== undefined) throw new MachineError("busy", `${gone} is being changed`, "try again when that is done");
     for (const name of names) this.pins.set(name, (this.pins.get(name) ?? 0) + 1);
     return () => {
       for (const name of names) {
@@ -127,14 +141,27 @@ export class ImageLibrary {
     };
   }
 
-  /** @throws MachineError while a machine is being made from it */
-  wantUnpinned({ name }: LibraryFile): void {
-    if (!this.pins.has(name)) return;
-    throw new MachineError("busy", `a machine is being made from ${name}`, "try again when that is done");
+  /**
+   * Changes an image that no machine is being made from, and none is meanwhile.
+   * @throws MachineError "busy" otherwise; what `change` throws
+   */
+  async alone<Result>({ name }: LibraryFile, change: () => Promise<Result>): Promise<Result> {
+    const busy = this.pins.has(name) ? "a machine is being made from it" : "it is being changed already";
+    if (this.pins.has(name) || this.leaving.has(name)) {
+      throw new MachineError("busy", `${name} cannot be changed now: ${busy}`, "try again when that is done");
+    }
+    this.leaving.add(name);
+    try {
+      return await change();
+    } finally {
+      this.leaving.delete(name);
+    }
   }
 
-  private async taken(): Promise<Set<string>> {
-    return new Set([...(await this.list()).map(({ name }) => name.toLowerCase()), ...this.coming]);
+  /** @param own an image whose name does not count, as it is to get another one */
+  private async taken(own?: string): Promise<Set<string>> {
+    const names = (await this.list()).map(({ name }) => name).filter((name) => name !== own);
+    return new Set([...names.map((name) => name.toLowerCase()), ...this.coming]);
   }
 
   /** A free name that looks like the text. */
@@ -147,6 +174,10 @@ export class ImageLibrary {
     }
   }
 
+  private pathOf(name: string, format: Format): string {
+    return join(this.folder, `${name}${ENDINGS[format]}`);
+  }
+
   /**
    * Puts an image into the library that `make` makes at a path of tmp/, whole or not at all; or that it has put at
    * its place itself, when it answers true.
@@ -156,15 +187,15 @@ export class ImageLibrary {
     wanted: string,
     format: Format,
     make: (path: string, target: string) => Promise<boolean>,
-    control?: OperationControl,
+    { control, own }: { readonly control?: OperationControl; readonly own?: string } = {},
   ): Promise<LibraryImage> {
     wantName(wanted);
-    if ((await this.taken()).has(wanted.toLowerCase())) {
+    if ((await this.taken(own)).has(wanted.toLowerCase())) {
       const remedy = `choose another name, for example ${await this.freeName(wanted)}`;
       throw new MachineError("failed", `the library has an image ${wanted} already`, remedy);
     }
     const key = wanted.toLowerCase();
-    const target = join(this.folder, `${wanted}${ENDINGS[format]}`);
+    const target = this.pathOf(wanted, format);
     const work = join(this.paths.tmp, `library-${randomBytes(8).toString("hex")}${ENDINGS[format]}`);
     this.coming.add(key);
     try {
@@ -174,12 +205,16 @@ export class ImageLibrary {
         await rename(work, target);
       }
       await syncFolder(this.folder);
-      const [own] = imageInfo(target, format);
-      return { name: wanted, path: target, format, virtualSize: own?.virtualSize ?? 0 };
+      return this.rowOf({ name: wanted, path: target, format });
     } finally {
       this.coming.delete(key);
       await rm(work, { force: true });
     }
+  }
+
+  private rowOf({ name, path, format }: LibraryFile): LibraryImage {
+    const [facts] = imageInfo(path, format);
+    return { name, path, format, virtualSize: facts?.virtualSize ?? 0 };
   }
 
   /** An empty image. @throws MachineError, DiskError */
@@ -198,7 +233,7 @@ export class ImageLibrary {
     control: OperationControl,
   ): Promise<LibraryImage> {
     const make = (work: string) => this.copy(source.path, source.format, work, format, control);
-    return this.add(name, format, make, control);
+    return this.add(name, format, make, { control });
   }
 
   private async copy(
@@ -218,8 +253,19 @@ export class ImageLibrary {
     return false;
   }
 
-  /** Takes a user's image in. @throws MachineError, DiskError; the file is where it was then */
-  async import({ path, name, move, format }: ImportWish, control: OperationControl): Promise<LibraryImage> {
+  /**
+   * Takes a user's image in.
+   * @throws MachineError, DiskError; the file is where it was then, unless it was uploaded: whoever sent it has the original
+   */
+  async import(wish: ImportWish, control: OperationControl): Promise<LibraryImage> {
+    try {
+      return await this.importFile(wish, control);
+    } finally {
+      if (wish.move && dirname(wish.path) === this.paths.tmp) await rm(wish.path, { force: true });
+    }
+  }
+
+  private async importFile({ path, name, move, format }: ImportWish, control: OperationControl): Promise<LibraryImage> {
     const source = await this.importable(path);
     control.step("looking at the image");
     const foreign = format === "vhd" || (format === undefined && isVhdFile(source));
@@ -233,7 +279,7 @@ export class ImageLibrary {
       if (move && own !== undefined && (await this.take(source, kept, target, control))) return true;
       return await this.copy(source, own?.format ?? "vhd", work, kept, control);
     };
-    const image = await this.add(name ?? (await this.freeName(path)), kept, make, control);
+    const image = await this.add(name ?? (await this.freeName(path)), kept, make, { control });
     // Only when the copy is safe.
     if (move) await rm(source, { force: true });
     return image;
@@ -268,9 +314,18 @@ export class ImageLibrary {
     return true;
   }
 
+  /** Gives an image that nobody uses another name: overlays would name it by its old one. @throws MachineError */
+  async rename(file: LibraryFile, name: string): Promise<LibraryImage> {
+    if (name === file.name) return this.rowOf(file);
+    const move = async (_: string, target: string) => {
+      await rename(file.path, target);
+      return true;
+    };
+    return await this.add(name, file.format, move, { own: file.name });
+  }
+
   /** Puts an image aside that nobody uses. @throws MachineError */
   async delete(file: LibraryFile): Promise<TrashFile> {
-    this.wantUnpinned(file);
     await mkdir(this.trash, { recursive: true, mode: 0o700 });
     const deleted = `${Date.now()}-${basename(file.path)}`;
     await rename(file.path, join(this.trash, deleted));

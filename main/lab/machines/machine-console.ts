@@ -30,11 +30,13 @@ export class Scrollback {
   push(bytes: Uint8Array): void {
     if (bytes.length === 0) return;
     const kept = bytes.length > this.limit ? bytes.subarray(bytes.length - this.limit) : bytes;
+    if (kept.length < bytes.length) {
+      this.pieces = [];
+      this.start = this.end + bytes.length - kept.length;
+    }
     // Copied: the piece may be a view of a buffer that is used again.
     this.pieces.push(Uint8Array.from(kept));
     this.end += bytes.length;
-    if (kept.length < bytes.length) this.pieces = this.pieces.slice(-1);
-    this.start = this.end - this.pieces.reduce((sum, piece) => sum + piece.length, 0);
     while (this.end - this.start > this.limit) {
       const [first] = this.pieces;
       const drop = Math.min(first!.length, this.end - this.start - this.limit);
@@ -49,17 +51,16 @@ export class Scrollback {
   /** At most `most` bytes from `offset` on, or from the first byte that is kept when that is later. */
   read(offset: number, most: number): { readonly offset: number; readonly bytes: Buffer } {
     const from = Math.min(Math.max(offset, this.start), this.end);
+    // From the end, where those who watch read.
+    let index = this.pieces.length;
+    let at = this.end;
+    while (at > from) at -= this.pieces[--index]!.length;
     const found: Uint8Array[] = [];
-    let at = this.start;
-    let left = most;
-    for (const piece of this.pieces) {
-      const skip = Math.max(0, from - at);
-      at += piece.length;
-      if (skip >= piece.length) continue;
-      const part = piece.subarray(skip, skip + left);
+    let left = Math.min(most, this.end - from);
+    for (let skip = from - at; left > 0; skip = 0) {
+      const part = this.pieces[index++]!.subarray(skip, skip + left);
       found.push(part);
       left -= part.length;
-      if (left === 0) break;
     }
     return { offset: from, bytes: Buffer.concat(found) };
   }

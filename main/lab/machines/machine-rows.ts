@@ -1,7 +1,8 @@
 /** Machines as the control API shows them. */
 import { existsSync } from "node:fs";
+import { messageOf } from "../../../engine/errors/message.ts";
 import type { MachineDetails, MachineSummary, SnapshotRow } from "../machine-api.ts";
-import { isNbdSource } from "../store/schema.ts";
+import { isNbdSource, type LabSettings, purgeDate } from "../store/schema.ts";
 import type { MachineContext } from "./context.ts";
 import { type Disk, imageOf, isImage } from "./guest-config.ts";
 import type { Machine } from "./machine.ts";
@@ -14,7 +15,8 @@ function unavailable(machine: Machine): string | undefined {
   return missing === undefined ? undefined : `${missing} is missing`;
 }
 
-export function summaryOf(machine: Machine): MachineSummary {
+/** @param settings for how long deleted machines are kept */
+export function summaryOf(machine: Machine, settings: Pick<LabSettings, "purgeDays">): MachineSummary {
   const { record, guest, message } = machine;
   const { config } = record;
   const why = guest === undefined ? unavailable(machine) : undefined;
@@ -33,6 +35,7 @@ export function summaryOf(machine: Machine): MachineSummary {
     changed: record.changed,
     snapshots: record.snapshots.filter(({ status }) => status === "complete").length,
     ...(why !== undefined && { unavailable: why }),
+    ...(record.deletedAt !== undefined && { purgeAfter: purgeDate(record.deletedAt, settings) }),
   };
 }
 
@@ -44,7 +47,7 @@ async function diskRow(context: MachineContext, disk: Disk): Promise<MachineDeta
     const { virtualSize, used, format: found } = await context.images.facts(imageOf(disk));
     return { ...row, format: found, available: true, size: virtualSize, used };
   } catch (error) {
-    return { ...row, available: false, reason: error instanceof Error ? error.message : String(error) };
+    return { ...row, available: false, reason: messageOf(error) };
   }
 }
 
@@ -55,7 +58,7 @@ export async function detailsOf(context: MachineContext, machine: Machine): Prom
   const statistics = await guest?.handle.statistics();
   const reason = disks.find(({ available }) => !available)?.reason;
   return {
-    ...summaryOf(machine),
+    ...summaryOf(machine, context.store.data.settings),
     ...(reason !== undefined && { unavailable: reason }),
     // Through its text: the records' type is read-only, all the way down.
     config: JSON.parse(JSON.stringify(record.config)),

@@ -11,7 +11,7 @@ import { CONSOLE_SIZE_NODE, formatConsoleSize } from "../../images/console-size.
 import type { MachineState } from "../machine-api.ts";
 import type { DeepReadonly, MachineRecord } from "../store/schema.ts";
 import type { MachineContext } from "./context.ts";
-import { askGuest, type GuestRequest, hasTaken, takeBack } from "./control-node.ts";
+import { askGuest, type GuestRequest } from "./control-node.ts";
 import { MachineError, wrongState } from "./errors.ts";
 import { closeForwards, type OpenForward, openForwards } from "./forwards.ts";
 import { guestConfig, imageOf, isImage, logsOf } from "./guest-config.ts";
@@ -19,7 +19,7 @@ import { MachineConsole } from "./machine-console.ts";
 import { OperationQueue } from "./operation-queue.ts";
 import type { OperationControl } from "./operations.ts";
 import { type Aftermath, aftermathOf, RestartBrake, type Wish } from "./policy.ts";
-import { endsWithin } from "./waiting.ts";
+import { Changes } from "./waiting.ts";
 
 /** A guest of the machine, from its start to the end of what follows its end. */
 export interface GuestRun {
@@ -45,7 +45,7 @@ export class Machine {
   private phase: MachineState | undefined;
   private run: GuestRun | undefined;
   private restartTimer: NodeJS.Timeout | undefined;
-  private readonly stateListeners = new Set<() => void>();
+  private readonly changes = new Changes();
 
   constructor(context: MachineContext, id: string) {
     this.context = context;
@@ -96,7 +96,7 @@ export class Machine {
     this.context.changed(this.id);
     const known = this.context.store.data.machines.some(({ id }) => id === this.id);
     if (known) this.console.announce(this.state);
-    for (const listener of [...this.stateListeners]) listener();
+    this.changes.tell();
   }
 
   /** Changes the record; durable when fulfilled. @throws StoreError: nothing has changed then */
@@ -107,6 +107,11 @@ export class Machine {
       change(record);
     });
     this.tell();
+  }
+
+  /** As commit(); a failure is only told, where something else has to go on. */
+  private async tryCommit(change: (draft: MachineRecord) => void): Promise<void> {
+    await this.commit(change).catch((error: unknown) => this.context.log(explain(error).line));
   }
 
   /** @throws MachineError unless it is in one of the states; `doing` completes "it cannot be …" */
@@ -155,13 +160,7 @@ export class Machine {
       await this.commit((record) => {
         record.wasRunning = true;
       });
-      const forwards = await openForwards(this.context.host, this.record.config);
-      try {
-        return await this.take(await this.context.host.startGuest(config), prompt, forwards);
-      } catch (error) {
-        await closeForwards(this.context.host, forwards);
-        throw error;
-      }
+      return await this.launch(() => this.context.host.startGuest(config), prompt);
     } catch (error) {
       await this.startFailed(error);
       throw error;
@@ -172,9 +171,9 @@ export class Machine {
     this.context.layers.release(this.id);
     this.message = explain(error).line;
     if (this.record.wasRunning) {
-      await this.commit((record) => {
+      await this.tryCommit((record) => {
         record.wasRunning = false;
-      }).catch((failure: unknown) => this.context.log(explain(failure).line));
+      });
     }
     this.setPhase(undefined);
   }
@@ -218,27 +217,38 @@ export class Machine {
       });
       committed = true;
     };
+    // Once no record names it, a snapshot that is deleted would take it along; it is needed until the guest runs.
+    const owner = `memory of ${this.id}`;
+    layers.keep(owner, file);
     try {
       const { config, prompt } = await this.prepare(control);
       control.commit();
-      const forwards = await openForwards(this.context.host, this.record.config);
-      let domid: number;
-      try {
-        domid = await this.take(await host.restoreGuest(config, file, beforeRun), prompt, forwards);
-      } catch (error) {
-        await closeForwards(this.context.host, forwards);
-        throw error;
-      }
+      const domid = await this.launch(() => host.restoreGuest(config, file, beforeRun), prompt);
+      layers.release(owner);
       await layers.discard({ memory: [file] });
       return domid;
     } catch (error) {
       // It has not run, so that its memory still goes with its disks.
       if (committed) {
-        await this.commit((record) => {
+        await this.tryCommit((record) => {
           Object.assign(record, { state: "suspended", memory, wasRunning: false });
-        }).catch((failure: unknown) => this.context.log(explain(failure).line));
+        });
       }
       await this.startFailed(error);
+      throw error;
+    } finally {
+      layers.release(owner);
+    }
+  }
+
+  /** Opens the machine's ports and has its guest made; they are closed again when that fails. */
+  private async launch(make: () => Promise<DomainHandle>, prompt: string | undefined): Promise<number> {
+    const { host } = this.context;
+    const forwards = await openForwards(host, this.record.config);
+    try {
+      return await this.take(await make(), prompt, forwards);
+    } catch (error) {
+      await closeForwards(host, forwards);
       throw error;
     }
   }
@@ -274,9 +284,9 @@ export class Machine {
     if (after.message !== undefined) this.context.log(`${this.name} ${after.message}`);
     // Who suspends it writes down what is to become of it.
     if (after.next !== "restart" && run.wish !== "suspend") {
-      await this.commit((record) => {
+      await this.tryCommit((record) => {
         record.wasRunning = false;
-      }).catch((error: unknown) => this.context.log(explain(error).line));
+      });
     }
     this.setPhase(after.next === "keep" ? "crashed" : undefined);
     if (after.next === "stop" && !this.context.isQuitting()) void this.context.layers.tidy();
@@ -413,75 +423,18 @@ export class Machine {
     });
   }
 
-  /**
-   * Waits for the end of a guest that was asked.
-   * @returns whether it had to be destroyed
-   * @throws MachineError "not-answering" when the time is over; the machine goes on running
-   */
-  async awaitEnd(run: GuestRun, request: GuestRequest, seconds: number, force: boolean): Promise<boolean> {
-    if (await endsWithin(run.settled, seconds)) return false;
-    if (!force) throw this.giveUp(run, request, seconds);
-    await this.destroy();
-    return true;
-  }
-
-  /** The request is taken back if it can be, and the machine is running again. */
-  private giveUp(run: GuestRun, request: GuestRequest, seconds: number): MachineError {
-    const { toolstack } = this.context.host.xenstore;
-    const taken = hasTaken(toolstack, run.handle.id);
-    takeBack(toolstack, run.handle.id);
-    if (this.run === run) {
-      run.wish = undefined;
-      this.setPhase("running");
-    }
-    const done = request === "poweroff" ? "powered off" : "rebooted";
-    const how = taken ? "it has taken the request" : "it has not taken the request, which is withdrawn";
-    return new MachineError(
-      "not-answering",
-      `${this.name} has not ${done} within ${seconds} s (${how})`,
-      `allow more time with --timeout, or end it with domlab destroy ${this.name}`,
-    );
-  }
-
-  /** Seconds that a graceful shutdown may take unless somebody says otherwise. */
-  get patience(): number {
-    return this.record.config.shutdownTimeoutSeconds;
-  }
-
-  /** @returns the new domain's number, and whether the guest had to be destroyed */
-  async reboot(seconds: number, force: boolean): Promise<{ domid: number; forced: boolean }> {
-    const forced = await this.awaitEnd(await this.ask("reboot"), "reboot", seconds, force);
-    if (forced) {
-      const what = `start of ${this.name}`;
-      await this.context.operations.run({ what, machine: this.id }, (control) => this.start(control));
-    }
-    // A restart is queued by now.
-    await this.until(() => !this.restarting);
-    await this.queue.run(() => undefined);
-    const domid = this.run?.handle.id;
-    if (domid !== undefined) return { domid, forced };
-    throw new MachineError("failed", `${this.name} did not start again: ${this.message ?? "it ended"}`, "start it");
+  /** What a guest was asked for is off: it goes on, if it is still there. */
+  goOn(run: GuestRun): void {
+    if (this.run !== run) return;
+    run.wish = undefined;
+    this.setPhase("running");
   }
 
   // ---- waiting -----------------------------------------------------------------------------------------------------
 
   /** Fulfilled when the condition holds after a change of state, with true; with false when `signal` was raised first. */
   until(condition: () => boolean, signal?: AbortSignal): Promise<boolean> {
-    if (condition()) return Promise.resolve(true);
-    return new Promise((resolve) => {
-      const finish = (reached: boolean) => {
-        this.stateListeners.delete(look);
-        signal?.removeEventListener("abort", stop);
-        resolve(reached);
-      };
-      const look = () => {
-        if (condition()) finish(true);
-      };
-      const stop = () => finish(false);
-      if (signal?.aborted) return stop();
-      this.stateListeners.add(look);
-      signal?.addEventListener("abort", stop);
-    });
+    return this.changes.until(condition, signal);
   }
 
   /** Ends timers; the guest is somebody else's business. */

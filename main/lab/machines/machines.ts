@@ -8,6 +8,7 @@ import {
   diskConfig,
   type MachineConfig,
   type MachineRecord,
+  purgeDate,
   withFixedMacs,
 } from "../store/schema.ts";
 import { newMachine } from "../store/store.ts";
@@ -15,11 +16,12 @@ import type { MachineContext } from "./context.ts";
 import { editable, removeLayers } from "./disk-layers.ts";
 import { MachineError } from "./errors.ts";
 import { imageOf, isImage, vdevOf } from "./guest-config.ts";
+import type { ImageFile } from "./image-tools.ts";
 import { Machine } from "./machine.ts";
 import { fixFormats, makeDisk, type NewDisk, pinBases } from "./machine-disks.ts";
 import { type OperationControl, tellProgress } from "./operations.ts";
+import { usedBytes } from "./space.ts";
 
-const DAY_MS = 86_400_000;
 /** Where an image that has a root disk is seen by its guest. */
 const ROOT_VDEV = "xvda";
 
@@ -58,6 +60,19 @@ export function needsRestart(before: DeepReadonly<MachineConfig>, after: DeepRea
   return (Object.keys(after) as (keyof MachineConfig)[])
     .filter((key) => JSON.stringify(after[key]) !== JSON.stringify(before[key]))
     .filter((key) => !NO_RESTART.includes(key));
+}
+
+/** Images and memory files (by name) that records name. */
+function filesOf(records: readonly DeepReadonly<MachineRecord>[]): { images: ImageFile[]; memory: string[] } {
+  return {
+    images: records.flatMap(({ config, snapshots }) => [
+      ...config.disks.filter(isImage).map(imageOf),
+      ...snapshots.flatMap(({ disks }) => disks.map(({ image, format }) => ({ path: image, format }))),
+    ]),
+    memory: records
+      .flatMap(({ memory, snapshots }) => [memory, ...snapshots.map((snapshot) => snapshot.memory)])
+      .filter((name) => name !== undefined),
+  };
 }
 
 export class Machines {
@@ -235,14 +250,14 @@ export class Machines {
         throw new MachineError("protected", `${config.name} is protected`, `take the protection away first: ${remedy}`);
       }
       machine.dispose();
-      const now = new Date();
+      const deletedAt = new Date().toISOString();
       await machine.commit((draft) => {
         draft.state = "deleted";
-        draft.deletedAt = now.toISOString();
+        draft.deletedAt = deletedAt;
         draft.wasRunning = false;
       });
       machine.setPhase(undefined);
-      return new Date(now.getTime() + this.context.store.data.settings.purgeDays * DAY_MS).toISOString();
+      return purgeDate(deletedAt, this.context.store.data.settings);
     });
   }
 
@@ -272,16 +287,18 @@ export class Machines {
       this.known.delete(id);
       this.context.changed(id);
     }
-    await layers.discard({
-      images: records.flatMap(({ config, snapshots }) => [
-        ...config.disks.filter(isImage).map(imageOf),
-        ...snapshots.flatMap(({ disks }) => disks.map(({ image, format }) => ({ path: image, format }))),
-      ]),
-      memory: records
-        .flatMap(({ memory, snapshots }) => [memory, ...snapshots.map((snapshot) => snapshot.memory)])
-        .filter((name) => name !== undefined)
-        .map((name) => store.paths.memoryFile(name)),
-    });
+    const { images, memory } = filesOf(records);
+    await layers.discard({ images, memory: memory.map((name) => store.paths.memoryFile(name)) });
     await layers.tidy();
+  }
+
+  /** Bytes on disk that become free when these deleted machines are purged together: what no other machine needs. */
+  async purgeBytes(ids: readonly string[]): Promise<number> {
+    const { store, layers } = this.context;
+    const records = store.data.machines.filter(({ id, state }) => ids.includes(id) && state === "deleted");
+    const gone = records.map(({ id }) => id);
+    const files = await store.unreferenced(filesOf(records), layers.backingOfPath, gone);
+    const used = await Promise.all([...files, ...gone.map((id) => store.paths.machineFolder(id))].map(usedBytes));
+    return used.reduce((sum, bytes) => sum + bytes, 0);
   }
 }

@@ -8,7 +8,7 @@
  */
 import { randomBytes, randomUUID } from "node:crypto";
 import { explain } from "../../failure.ts";
-import type { MachineRecord, MachineSnapshot } from "../store/schema.ts";
+import { type MachineRecord, type MachineSnapshot, snapshotName } from "../store/schema.ts";
 import type { MachineContext } from "./context.ts";
 import {
   editable,
@@ -65,20 +65,29 @@ function freeName(record: MachineRecord | Machine["record"]): string {
   }
 }
 
-/** @throws MachineError when the machine has one of that name */
+/** @throws MachineError for what no snapshot can be called */
+export function wantSnapshotName(name: string): void {
+  const checked = snapshotName.safeParse(name);
+  if (checked.success) return;
+  const remedy = "use 1 to 128 characters in one line";
+  throw new MachineError("failed", `"${name.slice(0, 100)}" is no name for a snapshot`, remedy);
+}
+
+/** @throws MachineError for what no snapshot can be called, and when the machine has one of that name */
 export function checkSnapshotName(machine: Machine, name: string): void {
+  wantSnapshotName(name);
   if (!machine.record.snapshots.some((snapshot) => snapshot.name === name)) return;
   throw new MachineError("busy", `${machine.name} has a snapshot ${name} already`, "choose another name");
 }
 
-/** The snapshot that a user means by its name or id. @throws MachineError */
-export function findSnapshot(machine: Machine, text: string): Machine["record"]["snapshots"][number] {
+/** The snapshot that a user means by its name or id. @param called what messages call it @throws MachineError */
+export function findSnapshot(machine: Machine, text: string, called = text): Machine["record"]["snapshots"][number] {
   const complete = machine.record.snapshots.filter(({ status }) => status === "complete");
   const found = complete.find(({ name }) => name === text) ?? complete.find(({ id }) => id === text);
   if (found !== undefined) return found;
   const names = complete.map(({ name }) => name).join(", ");
   const remedy = names === "" ? "it has none" : `it has: ${names}`;
-  throw new MachineError("unknown-snapshot", `${machine.name} has no snapshot ${text}`, remedy);
+  throw new MachineError("unknown-snapshot", `${machine.name} has no snapshot ${called}`, remedy);
 }
 
 /** Bytes that a running machine's memory file may take. */

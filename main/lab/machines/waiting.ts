@@ -20,3 +20,32 @@ export function deadline(seconds: number): { readonly signal: AbortSignal; cance
   const timer = setTimeout(() => abort.abort(), Math.min(seconds * 1000, LONGEST_TIMER_MS));
   return { signal: abort.signal, cancel: () => clearTimeout(timer) };
 }
+
+/** Those who wait for a change of state. */
+export class Changes {
+  private readonly listeners = new Set<() => void>();
+
+  /** Something has changed. */
+  tell(): void {
+    for (const listener of [...this.listeners]) listener();
+  }
+
+  /** Fulfilled when the condition holds after a change, with true; with false when `signal` was raised first. */
+  until(condition: () => boolean, signal?: AbortSignal): Promise<boolean> {
+    if (condition()) return Promise.resolve(true);
+    return new Promise((resolve) => {
+      const finish = (reached: boolean) => {
+        this.listeners.delete(look);
+        signal?.removeEventListener("abort", stop);
+        resolve(reached);
+      };
+      const look = () => {
+        if (condition()) finish(true);
+      };
+      const stop = () => finish(false);
+      if (signal?.aborted) return stop();
+      this.listeners.add(look);
+      signal?.addEventListener("abort", stop);
+    });
+  }
+}

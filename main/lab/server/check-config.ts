@@ -13,8 +13,21 @@ import { enteredConfig, type MachineConfig } from "../store/schema.ts";
 type Report = Awaited<ReturnType<AppFunctions["machineCheckConfig"]>>;
 type Problem = Report["problems"][number];
 
+/** The schema library's words about limits. */
+const LIMITS: readonly (readonly [RegExp, string])[] = [
+  [/^Too big: expected number to be <=?(\S+)$/, "too large; $1 at most"],
+  [/^Too small: expected number to be >=?(\S+)$/, "too small; $1 at least"],
+  [/^Too big: expected string to have <=(\d+) characters$/, "too long; $1 characters at most"],
+  [/^Invalid input: expected int, received number$/, "not a whole number; leave out the fraction"],
+  [/^Invalid input: expected number, received .*$/, "not a number; write one"],
+];
+
 /** Our own messages are "what; remedy" already. */
-const plain = (message: string): string => (message.includes("; ") ? message : `${message}; correct it`);
+function plain(message: string): string {
+  const limit = LIMITS.find(([words]) => words.test(message));
+  if (limit !== undefined) return message.replace(...limit);
+  return message.includes("; ") ? message : `${message}; correct it`;
+}
 
 function formProblems(error: { issues: readonly { path: readonly PropertyKey[]; message: string }[] }): Problem[] {
   return error.issues.map(({ path, message }) => ({ path: pathText(path), line: plain(message) }));

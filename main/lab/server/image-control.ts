@@ -15,9 +15,9 @@ import { type LibraryFile, nameOfFile, type TrashFile } from "../machines/librar
 import type { Machines } from "../machines/machines.ts";
 import { type OperationControl, tellProgress } from "../machines/operations.ts";
 import { wantSpace } from "../machines/space.ts";
+import { purgeDate } from "../store/schema.ts";
 import { imageRows, imageUse } from "./image-rows.ts";
 
-const DAY_MS = 86_400_000;
 /** What machines of the user's own images get unless their user says otherwise. */
 const OWN_MEMORY = { minimumMemoryMiB: 64, defaultMemoryMiB: 512 };
 const SHOWN_PROBLEMS = 100;
@@ -50,29 +50,34 @@ export function imageControl(
   catalogue: GuestCatalogue,
 ): Pick<AppFunctions, ImageRows> {
   const { store, library, operations } = context;
-  const purgeAfter = (date: Date) => new Date(date.getTime() + store.data.settings.purgeDays * DAY_MS).toISOString();
+  const purgeAfter = (date: Date) => purgeDate(date, store.data.settings);
 
   /** An image that the lab knows, by its path or its name in the library. @throws MachineError */
   const known = async (path: string): Promise<{ path: string; format: "raw" | "qcow2"; usedBy: readonly string[] }> => {
     const rows = await imageRows(context, machines);
     const row = rows.find((each) => each.path === path) ?? rows.find((each) => each.managed && each.name === path);
     if (row === undefined) {
-      throw new MachineError("failed", `the lab has no image ${path}`, "import it first; domlab lab images shows them");
+      throw new MachineError("failed", `the lab has no image ${path}`, "import it first; domlab image list shows them");
     }
     if (row.format === undefined) {
       throw new MachineError("unsupported", `${path} is no disk image that can be read`, "choose another one");
     }
     return { path: row.path, format: row.format, usedBy: row.usedBy };
   };
-  /** An image of the library that nobody uses. @throws MachineError with the users' names */
-  const unused = async (path: string, doing: string): Promise<LibraryFile> => {
+  /** Changes an image of the library that nobody uses. @throws MachineError with the users' names */
+  const whileUnused = async <Result>(
+    path: string,
+    doing: string,
+    change: (file: LibraryFile) => Promise<Result>,
+  ): Promise<Result> => {
     const file = await library.find(path);
-    library.wantUnpinned(file);
-    const { users } = await imageUse(context, machines);
-    const names = [...(users.get(file.path) ?? [])].sort();
-    if (names.length === 0) return file;
-    const what = `${file.name} is used by ${names.join(", ")}: it cannot be ${doing}`;
-    throw new MachineError("busy", what, "purge those machines first, or convert it under another name");
+    return await library.alone(file, async () => {
+      const { users } = await imageUse(context, machines);
+      const names = [...(users.get(file.path) ?? [])].sort();
+      if (names.length === 0) return await change(file);
+      const what = `${file.name} is used by ${names.join(", ")}: it cannot be ${doing}`;
+      throw new MachineError("busy", what, "purge those machines first, or convert it under another name");
+    });
   };
 
   return {
@@ -134,18 +139,14 @@ export function imageControl(
         }),
       );
     },
-    imageResize: async ({ path, size, shrink = false, operation }) => {
-      const file = await unused(path, "resized");
-      return await operations.run({ id: operation, what: `resizing ${file.name}` }, async (control) => {
-        const release = library.pin([file.name]);
-        try {
+    imageResize: ({ path, size, shrink = false, operation }) =>
+      whileUnused(path, "resized", (file) =>
+        operations.run({ id: operation, what: `resizing ${file.name}` }, async (control) => {
           const task = taskOf(control, "resizing the image");
           return { size: (await resizeImage(file.path, size, { ...task, format: file.format, shrink })).after };
-        } finally {
-          release();
-        }
-      });
-    },
+        }),
+      ),
+    imageRename: ({ path, name }) => whileUnused(path, "renamed", (file) => library.rename(file, name)),
     imageConvert: async ({ path, format, to, operation }) => {
       const image = await known(path);
       const owner = `conversion to ${to}`;
@@ -179,7 +180,7 @@ export function imageControl(
       });
     },
     imageDelete: async ({ path }) => {
-      const { deleted, date } = await library.delete(await unused(path, "deleted"));
+      const { deleted, date } = await whileUnused(path, "deleted", (file) => library.delete(file));
       return { deleted, purgeAfter: purgeAfter(date) };
     },
     imageUndelete: ({ deleted }) => library.undelete(deleted),

@@ -72,12 +72,20 @@ export function labControl(
       if (change !== undefined) {
         const checked = labSettings.safeParse({ ...store.data.settings, ...change });
         if (!checked.success) {
-          const what = `the lab has no such setting: ${issueText(checked.error)}`;
-          throw new StoreError("bad-config", what, `use ${Object.keys(labSettings.shape).join(", ")}`);
+          const known = Object.keys(labSettings.shape).join(", ");
+          const stray = Object.keys(change).find((key) => !(key in labSettings.shape));
+          const what = stray === undefined ? issueText(checked.error) : `the lab has no setting ${stray}`;
+          throw new StoreError(
+            "bad-config",
+            what,
+            stray === undefined ? "give it another value" : `there are: ${known}`,
+          );
         }
         await store.update((draft) => {
           draft.settings = checked.data;
         });
+        // The dates until which deleted ones are kept.
+        if (change.purgeDays !== undefined) for (const { id } of machines.deleted()) context.changed(id);
       }
       return { ...store.data.settings };
     },

@@ -130,7 +130,9 @@ export class LabNetworks {
       },
       account: async (parameters, session) => {
         const result = await functions.account(parameters, session);
-        await this.keepSettings(machines, parameters.name);
+        // Counting alone is asked for every other second while somebody looks.
+        const { add, remove } = parameters;
+        if (add !== undefined || remove !== undefined) await this.keepSettings(machines, parameters.name);
         return result;
       },
       impair: async (parameters, session) => {

@@ -17,7 +17,14 @@ import type { MachineContext } from "../machines/context.ts";
 import { removeParts } from "../machines/export-archive.ts";
 import type { ImageTools } from "../machines/image-tools.ts";
 import { labImages } from "../machines/lab-images.ts";
-import { autostart, type EndOfMachines, endMachines, recoverMachines, tidyLab } from "../machines/lab-life.ts";
+import {
+  autostart,
+  type EndOfMachines,
+  endMachines,
+  purgeExpired,
+  recoverMachines,
+  tidyLab,
+} from "../machines/lab-life.ts";
 import { LayerKeeper } from "../machines/layer-keeper.ts";
 import { ImageLibrary } from "../machines/library.ts";
 import type { MachineHost } from "../machines/machine-host.ts";
@@ -40,6 +47,7 @@ import { labName, serverFilePath, writeServerFile } from "./server-file.ts";
 
 /** How long a lab that a tool started stays without clients and machines that run. */
 const IDLE_MS = 30_000;
+const PURGE_MS = 3_600_000;
 /** The answer to the call that ends the lab is on its way for that long at most. */
 const LAST_ANSWER_MS = 100;
 
@@ -54,6 +62,8 @@ export interface LabServerOptions {
   /** Ends by itself when nobody needs it. */
   readonly endsWhenIdle?: boolean;
   readonly idleMs?: number;
+  /** Between two looks for what was deleted long ago; an hour unless said. */
+  readonly purgeMs?: number;
   /** How the processes of domains are made; without it, forked. */
   readonly startProcess?: ProcessStarter;
   /** In place of the real ones, for tests. */
@@ -79,6 +89,7 @@ export class LabServer {
   private readonly state: { quitting: boolean; clients: number };
   private readonly lines: readonly string[];
   private idleTimer: NodeJS.Timeout | undefined;
+  private purgeTimer: NodeJS.Timeout | undefined;
   private quitDone: Promise<string[]> | undefined;
   private closed: Promise<void> | undefined;
   private endedNow: () => void = () => {};
@@ -150,7 +161,7 @@ export class LabServer {
     const images = options.images ?? labImages;
     const hub: EventHub = new EventHub((id) => {
       const known = store.data.machines.some((record) => record.id === id);
-      return known ? summaryOf(machines.byId(id)) : undefined;
+      return known ? summaryOf(machines.byId(id), store.data.settings) : undefined;
     }, say);
     const networks = new LabNetworks(host, store, say);
     const context: MachineContext = {
@@ -242,6 +253,18 @@ export class LabServer {
       if (!this.state.quitting) this.log.write(explain(error).line);
     }
     this.watchIdleness();
+    this.watchDeleted();
+  }
+
+  /** A lab may run for weeks: it purges while it runs, too. */
+  private watchDeleted(): void {
+    if (this.state.quitting) return;
+    this.purgeTimer = setTimeout(async () => {
+      await purgeExpired(this.context, this.machines).catch((error: unknown) => {
+        if (!this.state.quitting) this.log.write(explain(error).line);
+      });
+      this.watchDeleted();
+    }, this.options.purgeMs ?? PURGE_MS).unref();
   }
 
   private get idle(): boolean {
@@ -271,6 +294,7 @@ export class LabServer {
   private async quitNow(how: EndOfMachines | undefined): Promise<string[]> {
     this.state.quitting = true;
     clearTimeout(this.idleTimer);
+    clearTimeout(this.purgeTimer);
     this.context.operations.cancelAll();
     const notes = await endMachines(this.context, this.machines, how).catch((error: unknown) => [explain(error).line]);
     for (const note of notes) this.log.write(note);
@@ -284,6 +308,7 @@ export class LabServer {
   }
 
   private async closeNow(): Promise<void> {
+    clearTimeout(this.purgeTimer);
     try {
       for (const machine of this.machines.all()) machine.dispose();
       await this.metrics.close();

@@ -2,6 +2,7 @@
 import { basename } from "node:path";
 import type { MachineFunctions } from "../control-api.ts";
 import type { MachineState } from "../machine-api.ts";
+import { reboot, shutDown } from "../machines/asked-end.ts";
 import { withHostName } from "../machines/boot-folder.ts";
 import { cloneMachine, cloneSnapshot } from "../machines/clones.ts";
 import type { MachineContext } from "../machines/context.ts";
@@ -55,7 +56,8 @@ export function machineControl(context: MachineContext, machines: Machines): Pic
   const stateOf = (machine: Machine): MachineState => machine.state;
 
   return {
-    machineList: ({ deleted = false }) => (deleted ? machines.deleted() : machines.all()).map(summaryOf),
+    machineList: ({ deleted = false }) =>
+      (deleted ? machines.deleted() : machines.all()).map((machine) => summaryOf(machine, store.data.settings)),
     machineShow: ({ machine }) => detailsOf(context, find(machine)),
     machineCreate: async ({ config, newDisks, rootSize, rootPlacement, operation }) => {
       const isText = typeof config.text === "string" && typeof config.file === "string";
@@ -97,6 +99,9 @@ export function machineControl(context: MachineContext, machines: Machines): Pic
       await machines.purge([machines.findDeleted(machine).id]);
       return {};
     },
+    machinePurgeSpace: async ({ machines: names }) => ({
+      bytes: await machines.purgeBytes(names.map((name) => machines.findDeleted(name).id)),
+    }),
     machineUnknown: async () => {
       const { machines: found, damaged } = await store.unknownMachines();
       return [
@@ -115,14 +120,15 @@ export function machineControl(context: MachineContext, machines: Machines): Pic
     },
     machineShutdown: async ({ machine, timeoutSeconds, force = false, wait = true }) => {
       const found = find(machine);
-      const run = await found.ask("poweroff");
-      const forced = wait ? await found.awaitEnd(run, "poweroff", timeoutSeconds ?? found.patience, force) : false;
-      return { state: stateOf(found), forced };
+      if (wait) {
+        const forced = await shutDown(context, found, { seconds: timeoutSeconds, force });
+        return { state: stateOf(found), forced };
+      }
+      await found.ask("poweroff");
+      return { state: stateOf(found), forced: false };
     },
-    machineReboot: ({ machine, timeoutSeconds, force = false }) => {
-      const found = find(machine);
-      return found.reboot(timeoutSeconds ?? found.patience, force);
-    },
+    machineReboot: ({ machine, timeoutSeconds, force = false }) =>
+      reboot(context, find(machine), { seconds: timeoutSeconds, force }),
     machinePause: async ({ machine }) => {
       await find(machine).pause();
       return {};
@@ -176,7 +182,8 @@ export function machineControl(context: MachineContext, machines: Machines): Pic
       const wanted = findSnapshot(found, snapshot);
       const notes = await makeWay(found, force);
       await work(found, "restoring", operation, async (control) => {
-        await found.queue.run(() => restoreNow(context, found, wanted, control));
+        // Looked up again: it may have been deleted while this waited, and its layers with it.
+        await found.queue.run(() => restoreNow(context, found, findSnapshot(found, wanted.id, snapshot), control));
         if (start && found.record.state === "suspended") await found.resume(control);
       });
       return { state: stateOf(found), notes };

@@ -2,6 +2,7 @@
 import type { z } from "zod";
 import { errnoOf } from "../../../engine/builder/errors.ts";
 import { InputError } from "../../../engine/errors/input-error.ts";
+import { messageOf } from "../../../engine/errors/message.ts";
 
 /** What went wrong, for programs; the message says it for people. */
 export type StoreErrorCode =
@@ -42,7 +43,7 @@ const REMEDIES: Readonly<Record<string, string>> = {
   EDQUOT: "free some of your quota; nothing was changed",
   EACCES: "check the folder's permissions; nothing was changed",
   EPERM: "check the folder's permissions; nothing was changed",
-  EROFS: "the file system is read-only; nothing was changed",
+  EROFS: "choose another folder (DOMLAB_HOME); nothing was changed",
 };
 const CAUSES: Readonly<Record<string, string>> = {
   ENOSPC: "no space left on the device",
@@ -55,7 +56,17 @@ const CAUSES: Readonly<Record<string, string>> = {
 /** A file of the lab that could not be written; what it held before is still there. */
 export function writeError(file: string, error: unknown): StoreError {
   const code = errnoOf(error);
-  const cause = (code && CAUSES[code]) ?? code ?? (error instanceof Error ? error.message : String(error));
+  const cause = (code && CAUSES[code]) ?? code ?? messageOf(error);
   const remedy = (code && REMEDIES[code]) ?? "check the disk; nothing was changed";
   return new StoreError("not-written", `${file} cannot be written: ${cause}`, remedy, error);
+}
+
+/** Does what writes a file; what the system has against it becomes one line. @throws StoreError "not-written"; `action`'s own */
+export async function writing<Result>(file: string, action: () => Promise<Result>): Promise<Result> {
+  try {
+    return await action();
+  } catch (error) {
+    const isSystems = !(error instanceof InputError) && /^E[A-Z]+$/.test(errnoOf(error) ?? "");
+    throw isSystems ? writeError(file, error) : error;
+  }
 }

@@ -1,6 +1,6 @@
 /** Where things lie in a lab's folder. */
-import { homedir } from "node:os";
 import { isAbsolute, join, resolve } from "node:path";
+import { homeFolder } from "../../home-folder.ts";
 
 /** Paths below a lab's folder, all absolute. */
 export interface LabPaths {
@@ -42,9 +42,10 @@ export function labPaths(folder: string): LabPaths {
 /**
  * Folder of the user's lab: $DOMLAB_HOME, else "domlab" in $XDG_DATA_HOME or ~/.local/share (XDG Base Directory
  * Specification, by which a relative value is ignored).
+ * @throws BadInput where the user has no home folder
  */
 export function labHome(environment: NodeJS.ProcessEnv = process.env): string {
   const { DOMLAB_HOME: own, XDG_DATA_HOME: data } = environment;
   if (own) return resolve(own);
-  return join(data && isAbsolute(data) ? data : join(homedir(), ".local", "share"), "domlab");
+  return join(data && isAbsolute(data) ? data : join(homeFolder(), ".local", "share"), "domlab");
 }

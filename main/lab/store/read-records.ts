@@ -6,6 +6,7 @@ import { readdir, readFile, stat } from "node:fs/promises";
 import { join } from "node:path";
 import type { z } from "zod";
 import { errnoOf } from "../../../engine/builder/errors.ts";
+import { messageOf } from "../../../engine/errors/message.ts";
 import { issueText, StoreError } from "./errors.ts";
 import {
   isObject,
@@ -47,7 +48,7 @@ function parseText<T>(file: string, text: string, format: LabFormat, schema: z.Z
   try {
     migrated = migrate(raw, version, format);
   } catch (error) {
-    return bad(`version ${version}: ${error instanceof Error ? error.message : String(error)}`);
+    return bad(`version ${version}: ${messageOf(error)}`);
   }
   const checked = schema.safeParse(migrated);
   if (!checked.success) return bad(issueText(checked.error));

@@ -22,7 +22,7 @@ const uuid = z.uuid();
 const bytes = z.int().nonnegative();
 /** A file in the lab's memory/ folder: a plain name, so that no record leads elsewhere. */
 export const memoryFileName = z.string().regex(/^[A-Za-z0-9][A-Za-z0-9._-]{0,199}$/, "not a file name");
-const title = z
+export const snapshotName = z
   .string()
   .min(1)
   .max(128)
@@ -38,7 +38,7 @@ export const snapshotDisk = z.strictObject({
 export const machineSnapshot = z
   .strictObject({
     id: uuid,
-    name: title,
+    name: snapshotName,
     note: z.string().max(LONGEST_NOTE).default(""),
     date,
     /** Snapshot that the machine's state descended from when this one was taken. */
@@ -130,7 +130,7 @@ export type LabNetwork = z.infer<typeof labNetwork>;
 /** Snapshots that were taken at one moment. */
 export const labSnapshot = z.strictObject({
   id: uuid,
-  name: title,
+  name: snapshotName,
   note: z.string().max(LONGEST_NOTE).default(""),
   date,
   members: z.array(z.strictObject({ machine: uuid, snapshot: uuid })).max(4096),
@@ -146,6 +146,13 @@ export const labSettings = z.strictObject({
   purgeDays: z.number().min(0).max(36_500).default(7),
 });
 export type LabSettings = z.infer<typeof labSettings>;
+
+const DAY_MS = 86_400_000;
+
+/** When what was deleted then may be purged: until then, at least, it can be taken back. @returns an ISO date */
+export function purgeDate(deletedAt: string | Date, { purgeDays }: Pick<LabSettings, "purgeDays">): string {
+  return new Date(new Date(deletedAt).getTime() + purgeDays * DAY_MS).toISOString();
+}
 
 /** An image of the user's own that machines can name. */
 export const ownImage = z.strictObject({

@@ -22,7 +22,7 @@ import { suggestName } from "./names.ts";
 import { type LabPaths, labPaths } from "./paths.ts";
 import { type MachineFolders, readMachineFolders } from "./read-records.ts";
 import { type LoadedRecords, loadRecords } from "./recovery.ts";
-import type { DeepReadonly, LabData, MachineRecord } from "./schema.ts";
+import { type DeepReadonly, type LabData, type MachineRecord, purgeDate } from "./schema.ts";
 import {
   type BackingOf,
   type ImageFile,
@@ -34,8 +34,6 @@ import {
   sweepPool,
   unreferencedFiles,
 } from "./sweep.ts";
-
-const DAY_MS = 86_400_000;
 
 export interface OpenOptions {
   /** Gets one line for everything that was not as it should be. */
@@ -281,7 +279,7 @@ export class LabStore {
     const found = machines.find((machine) => machine.id === id);
     if (found === undefined) {
       const what = `there is no machine ${id} to take up in ${this.paths.machines}`;
-      throw new StoreError("no-machine", what, "see which there are (domlab list --unknown)");
+      throw new StoreError("no-machine", what, "domlab adopt without an id lists them");
     }
     return this.update((draft) => {
       const { record } = found;
@@ -303,10 +301,11 @@ export class LabStore {
    * Every file that a record names, with absolute paths; those of deleted machines and of unknown folders too. What the
    * images have behind them is not among them.
    */
-  async references(): Promise<References> {
+  async references(without: readonly string[] = []): Promise<References> {
     const { machines } = await this.unknownMachines();
+    const known = this.#committed;
     return referencedFiles(
-      this.#committed,
+      without.length === 0 ? known : { ...known, machines: known.machines.filter(({ id }) => !without.includes(id)) },
       machines.map(({ record }) => record),
       this.paths,
     );
@@ -319,8 +318,12 @@ export class LabStore {
    *
    * Only tmp/ is swept when the records may be incomplete: after a recovery, or while a folder holds a machine that
    * they do not know. When a named image cannot be read, disks/ is left alone: nobody knows what lies behind it.
+   * @param options.isInUse whether a file is needed that no record names at this moment
    */
-  async sweep(options: { readonly backingOf: BackingOf }): Promise<SweepReport> {
+  async sweep(options: {
+    readonly backingOf: BackingOf;
+    readonly isInUse?: (file: string) => boolean;
+  }): Promise<SweepReport> {
     const unknown = await this.unknownMachines();
     const doubts = [
       ...(this.recovered ? [`the records were recovered at ${this.#committed.recoveredAt}`] : []),
@@ -331,7 +334,7 @@ export class LabStore {
       paths: this.paths,
       listing: this.#pool,
       references: await this.references(),
-      backingOf: options.backingOf,
+      ...options,
       doubts,
     });
     // A machine that is being made has a folder before it has a record.
@@ -344,25 +347,25 @@ export class LabStore {
   /**
    * Which of these images, of the images behind them, and of these memory files (by name) lie in the lab's own folders
    * and are named by no record any more, so that they can be removed at once. None while the records may be incomplete.
+   * @param without ids of machines that are looked upon as gone
    * @returns absolute paths
    */
   async unreferenced(
     files: { readonly images?: readonly ImageFile[]; readonly memory?: readonly string[] },
     backingOf: BackingOf,
+    without: readonly string[] = [],
   ): Promise<string[]> {
     const unknown = await this.unknownMachines();
     if (this.recovered || unknown.machines.length + unknown.damaged.length > 0) return [];
     const asked = { images: files.images ?? [], memory: files.memory ?? [] };
-    return unreferencedFiles(asked, { paths: this.paths, references: await this.references(), backingOf });
+    return unreferencedFiles(asked, { paths: this.paths, references: await this.references(without), backingOf });
   }
 
   /** Ids of the deleted machines whose time for undelete is over. */
   expired(now: Date = new Date()): string[] {
     const { machines, settings } = this.#committed;
-    const latest = now.getTime() - settings.purgeDays * DAY_MS;
-    return machines
-      .filter(({ deletedAt }) => deletedAt !== undefined && Date.parse(deletedAt) <= latest)
-      .map(({ id }) => id);
+    const isOver = (deletedAt: string) => Date.parse(purgeDate(deletedAt, settings)) <= now.getTime();
+    return machines.filter(({ deletedAt }) => deletedAt !== undefined && isOver(deletedAt)).map(({ id }) => id);
   }
 
   /** Forgets deleted machines for good, and them in snapshots of the whole lab. Others among the ids are kept. */

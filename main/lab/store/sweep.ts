@@ -135,6 +135,7 @@ interface SweepJob {
   readonly listing: PoolListing;
   readonly references: References;
   readonly backingOf: BackingOf;
+  readonly isInUse?: (file: string) => boolean;
   /** Reasons why the records may be incomplete. */
   readonly doubts: readonly string[];
 }
@@ -159,7 +160,7 @@ function isBelow(folder: string, path: string): boolean {
 
 /** Removes what was listed and is not reachable; see LabStore.sweep. */
 export async function sweepPool(job: SweepJob): Promise<SweepReport> {
-  const { paths, listing, references, backingOf } = job;
+  const { paths, listing, references, backingOf, isInUse = () => false } = job;
   const doubts = [...job.doubts];
   const removed = await removeAll(
     listing.tmp.map((name) => join(paths.tmp, name)),
@@ -171,7 +172,7 @@ export async function sweepPool(job: SweepJob): Promise<SweepReport> {
   const unused = async (folder: string, names: readonly string[]) => {
     const all = names.map((name) => join(folder, name));
     const targets = await Promise.all(all.map(canonical));
-    return all.filter((_, index) => !files.has(targets[index]!));
+    return all.filter((_, index) => !files.has(targets[index]!) && !isInUse(targets[index]!));
   };
   removed.push(...(await removeAll(await unused(paths.memory, listing.memory), doubts)));
   const disks = await unused(paths.disks, listing.disks);

@@ -92,7 +92,9 @@ describe("a renderer's session over a message port", () => {
       ["shellOpen", { columns: 0, rows: 24 }],
       ["shellOpen", { columns: 80 }],
       ["shellWrite", { shell: 1, data: "not base64!" }],
-      ["pickFile", { title: "x", extensions: ["../etc"] }],
+      ["pickFile", { title: "x", filters: [{ name: "x", extensions: ["../etc"] }] }],
+      ["pickFile", { title: "x", filters: [{ name: "x", extensions: ["*"] }] }],
+      ["readConfig", { path: "" }],
       ["openExternal", { url: "file:///etc/passwd" }],
       ["openExternal", { url: "javascript:alert(1)" }],
       ["appInfo", { more: true }],
@@ -108,16 +110,17 @@ describe("a renderer's session over a message port", () => {
   it("offers what the shell around it can do, and says so of what it cannot", async () => {
     const asked: unknown[] = [];
     serve({
-      pickFile: async (title, extensions) => {
-        asked.push(title, extensions);
+      pickFile: async (title, filters) => {
+        asked.push(title, filters);
         return null;
       },
     });
-    expect(await client.call("pickFile", { title: "Image", extensions: ["qcow2"] })).toEqual({
+    const filters = [{ name: "Images", extensions: ["qcow2"] }];
+    expect(await client.call("pickFile", { title: "Image", filters })).toEqual({
       ok: true,
       result: { path: null },
     });
-    expect(asked).toEqual(["Image", ["qcow2"]]);
+    expect(asked).toEqual(["Image", filters]);
     expect(await client.call("appInfo")).toMatchObject({ result: { canPickFiles: true } });
     expect(await client.call("openExternal", { url: "https://xenproject.org/" })).toMatchObject({ ok: false });
   });

@@ -4,8 +4,9 @@ import os from "node:os";
 import path from "node:path";
 import { afterAll, beforeAll, beforeEach, describe, expect, it, vi } from "vitest";
 import { isOwnUrl, isPopout } from "../../../main/electron/origin.ts";
-import { answerRequest, CONTENT_SECURITY_POLICY, fileOf, registerScheme } from "../../../main/electron/scheme.ts";
+import { answerRequest, fileOf, registerScheme } from "../../../main/electron/scheme.ts";
 import { isOwnFrame, secureContents, secureSession, webPreferences } from "../../../main/electron/security.ts";
+import { CONTENT_SECURITY_POLICY } from "../../../main/page-policy.ts";
 import { called, Preventable, reset, Session, WebContents } from "./stand-in.ts";
 
 vi.mock("electron", () => import("./stand-in.ts"));
@@ -29,20 +30,22 @@ const FOREIGN = [
 
 describe("pages", () => {
   it("are isolated, sandboxed and without Node", () => {
+    const on = ["contextIsolation", "sandbox", "webSecurity"];
+    const off = [
+      "devTools",
+      "nodeIntegration",
+      "nodeIntegrationInWorker",
+      "nodeIntegrationInSubFrames",
+      "allowRunningInsecureContent",
+      "experimentalFeatures",
+      "webviewTag",
+      "navigateOnDragDrop",
+      "spellcheck",
+    ];
     expect(webPreferences("/preload.cjs", false)).toEqual({
       preload: "/preload.cjs",
-      devTools: false,
-      contextIsolation: true,
-      sandbox: true,
-      nodeIntegration: false,
-      nodeIntegrationInWorker: false,
-      nodeIntegrationInSubFrames: false,
-      webSecurity: true,
-      allowRunningInsecureContent: false,
-      experimentalFeatures: false,
-      webviewTag: false,
-      navigateOnDragDrop: false,
-      spellcheck: false,
+      ...Object.fromEntries(on.map((name) => [name, true])),
+      ...Object.fromEntries(off.map((name) => [name, false])),
     });
   });
 

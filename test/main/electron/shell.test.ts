@@ -258,13 +258,25 @@ describe("the desktop app", () => {
     await begin();
     const client = page();
     electron.dialog.chosen = ["/disk.img"];
-    const picked = await client.call("pickFile", { title: "Disk", extensions: ["img"] });
+    const filters = [
+      { name: "Images", extensions: ["img", "iso"] },
+      { name: "Discs", extensions: ["iso"] },
+    ];
+    const picked = await client.call("pickFile", { title: "Disk", filters });
     expect(picked).toEqual({ ok: true, result: { path: "/disk.img" } });
     expect(called("showOpenDialog")).toEqual([
-      [window(), { title: "Disk", properties: ["openFile"], filters: [{ name: "Disk", extensions: ["img"] }] }],
+      [
+        window(),
+        {
+          title: "Disk",
+          properties: ["openFile"],
+          filters: [...filters, { name: "All files", extensions: ["*"] }],
+        },
+      ],
     ]);
     electron.dialog.chosen = [];
     expect(await client.call("pickFile", { title: "Disk" })).toEqual({ ok: true, result: { path: null } });
+    expect(called("showOpenDialog").at(-1)).toEqual([window(), { title: "Disk", properties: ["openFile"] }]);
     expect(await client.call("openExternal", { url: "https://example.org/x" })).toMatchObject({ ok: true });
     for (const url of ["file:///etc/passwd", "app://domlab/", "javascript:alert(1)", "smb://host/share"]) {
       expect([url, (await client.call("openExternal", { url })).ok]).toEqual([url, false]);

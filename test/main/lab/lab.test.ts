@@ -2,14 +2,13 @@ import { execFileSync } from "node:child_process";
 import { existsSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import os from "node:os";
 import path from "node:path";
-import { Command } from "commander";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { connectXenstoreSocket } from "../../../engine/xenstore/client.ts";
 import { findLab, runningLabs } from "../../../main/lab/find-lab.ts";
 import { hostControl } from "../../../main/lab/host-control.ts";
 import { type ServedLab, serveLab } from "../../../main/lab/lab.ts";
 import { labSockets } from "../../../main/lab/runtime-folder.ts";
-import { addLabCommands } from "../../../main/lab-commands.ts";
+import { runLabCommand } from "./run-command.ts";
 import { GUEST, TestHost } from "./test-host.ts";
 
 let root = "";
@@ -86,18 +85,7 @@ describe("which lab is meant", () => {
 });
 
 describe("commands", () => {
-  async function run(...args: string[]): Promise<string> {
-    let output = "";
-    const program = new Command().exitOverride();
-    addLabCommands(program, {
-      root: () => root,
-      print: (text) => {
-        output += text;
-      },
-    });
-    await program.parseAsync(args, { from: "user" });
-    return output;
-  }
+  const run = (...args: string[]) => runLabCommand(root, ...args);
 
   it("show labs, disks and counters", async () => {
     const { host } = await start("web");

@@ -1,7 +1,8 @@
-import { existsSync, readdirSync, readFileSync, statSync } from "node:fs";
+import { existsSync, mkdirSync, readdirSync, readFileSync, statSync, utimesSync, writeFileSync } from "node:fs";
 import http from "node:http";
 import path from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { BadInput } from "../../../main/failure.ts";
 import { until } from "../app/fake-lab.ts";
 import { Served } from "./served.ts";
 
@@ -119,6 +120,91 @@ describe("an upload", () => {
     // Bounded by the test's own time limit.
     while ((await put("disk.img", "x")).status !== 200) await new Promise((resolve) => setTimeout(resolve, 5));
     await until("their removal", () => files().length === 1);
+  });
+});
+
+describe("what a page has sent", () => {
+  const image = { name: "disk", path: "/lab/images/library/disk.qcow2", format: "qcow2" as const, virtualSize: 1 };
+  let asked: string[];
+
+  /** @param returnMs how long it outlives its page @param refuses what the lab answers to an import */
+  async function begin(returnMs: number, refuses?: string): Promise<void> {
+    await served.close();
+    asked = [];
+    const imageImport = ({ path: file }: { readonly path: string }) => {
+      asked.push(file);
+      if (refuses !== undefined) throw new BadInput("bad-option", refuses, "choose another one");
+      return image;
+    };
+    served = new Served({ imageImport }, { mostUploadBytes: MOST });
+    await served.start({ returnMs });
+    headers = { origin: served.origin, cookie: await served.cookie() };
+  }
+
+  async function send(page: string): Promise<string> {
+    const words = new URLSearchParams({ name: "disk.img", page });
+    const answer = await served.request(`/upload?${words}`, { method: "PUT", headers, body: "x" });
+    return JSON.parse(answer.body).path;
+  }
+
+  async function pageName({ call }: Awaited<ReturnType<Served["page"]>>): Promise<string> {
+    const { result } = (await call("appInfo")) as { readonly result: { readonly page: string } };
+    return result.page;
+  }
+
+  it("goes with the page that did not import it, and with no other", async () => {
+    await begin(1);
+    const [one, two] = [await served.page(), await served.page()];
+    const [left, stays] = [await send(await pageName(one)), await send(await pageName(two))];
+    expect(files()).toHaveLength(2);
+    one.socket.close();
+    await until("the removal", () => !existsSync(left));
+    expect(existsSync(stays)).toBe(true);
+    // Sent by a page that is gone already.
+    const late = await send("gone");
+    await until("its removal", () => !existsSync(late));
+  });
+
+  it("is the lab's once it was asked to take it over", async () => {
+    await begin(1);
+    const page = await served.page();
+    const [taken, read] = [await send(await pageName(page)), await send(await pageName(page))];
+    expect(await page.call("imageImport", { path: taken, move: true })).toMatchObject({ ok: true });
+    expect(await page.call("imageImport", { path: read, move: false })).toMatchObject({ ok: true });
+    page.socket.close();
+    await until("the removal of the other", () => !existsSync(read));
+    expect(asked).toEqual([taken, read]);
+    expect(existsSync(taken)).toBe(true);
+  });
+
+  it("is gone at once when the lab refuses it, and nothing else is", async () => {
+    await begin(600_000, "this is no image");
+    const page = await served.page();
+    const sent = await send(await pageName(page));
+    const own = path.join(served.lab.folder, "upload-0123456789abcdef-own.img");
+    writeFileSync(own, "the user's");
+    for (const file of [sent, own]) {
+      expect(await page.call("imageImport", { path: file, move: true })).toMatchObject({ ok: false });
+    }
+    await until("the removal", () => !existsSync(sent));
+    expect(existsSync(own)).toBe(true);
+  });
+
+  it("and was left by an app that was killed is removed at the next start", async () => {
+    await served.close();
+    served = new Served({}, { mostUploadBytes: MOST });
+    mkdirSync(folder());
+    const [old, young, other] = ["upload-0123456789abcdef-a.img", "upload-fedcba9876543210-b.img", "import-1"].map(
+      (name) => path.join(folder(), name),
+    ) as [string, string, string];
+    for (const file of [old, young, other]) writeFileSync(file, "x");
+    const hourAgo = Date.now() / 1000 - 3600;
+    for (const file of [old, other]) utimesSync(file, hourAgo, hourAgo);
+    await served.start();
+    await until("the removal", () => !existsSync(old));
+    // The lab may be importing it.
+    expect(existsSync(young)).toBe(true);
+    expect(existsSync(other)).toBe(true);
   });
 });
 

@@ -131,6 +131,56 @@ describe("the library", () => {
     await expect.poll(() => readdirSync(trash)).toEqual([]);
   });
 
+  it("gives images other names that no machine uses", async () => {
+    await lab.call("imageImport", { path: rawImage("a.img"), name: "a", move: false });
+    await lab.call("imageCreate", { name: "b", size: MIB, format: "qcow2" });
+    expect(await lab.call("imageRename", { path: "a", name: "base.v2" })).toMatchObject({
+      name: "base.v2",
+      path: path.join(lab.home, "images/library/base.v2.img"),
+      format: "raw",
+      virtualSize: MIB,
+    });
+    // Only the case is another one.
+    await lab.call("imageRename", { path: "base.v2", name: "Base.v2" });
+    expect(await lab.call("imageRename", { path: "b", name: "b" })).toMatchObject({ name: "b" });
+    expect(libraryFiles()).toEqual(["Base.v2.img", "b.qcow2"]);
+    await expect(lab.call("imageRename", { path: "b", name: "base.V2" })).rejects.toThrow(
+      /has an image base.V2 already/,
+    );
+    await expect(lab.call("imageRename", { path: "b", name: "../b" })).rejects.toThrow(/no name for an image; /);
+    await expect(lab.call("imageRename", { path: "c", name: "d" })).rejects.toThrow(/no image c/);
+    const newDisks = [{ vdev: "xvda", format: "qcow2" as const, from: "b" }];
+    await lab.call("machineCreate", { config: { name: "web" }, newDisks });
+    await expect(lab.call("imageRename", { path: "b", name: "d" })).rejects.toThrow(/b is used by web: .* renamed; /);
+    expect(libraryFiles()).toEqual(["Base.v2.img", "b.qcow2"]);
+    expect(imageInfo(await lab.disk("web"), "qcow2")).toHaveLength(2);
+  });
+
+  it("has either a machine made from an image or the image taken away, and never both", async () => {
+    for (let round = 0; round < 8; round++) {
+      await lab.call("imageCreate", { name: "a", size: MIB, format: "qcow2" });
+      const at = path.join(lab.home, "images/library/a.qcow2");
+      // By its name, and by its path.
+      const newDisks = [{ vdev: "xvda", format: "qcow2" as const, from: round % 2 === 0 ? "a" : at }];
+      const wishes = [
+        () => lab.call("machineCreate", { config: { name: `web${round}` }, newDisks }),
+        () => (round < 4 ? lab.call("imageDelete", { path: "a" }) : lab.call("imageRename", { path: "a", name: "b" })),
+      ];
+      const [made, gone] = await Promise.allSettled(
+        (round % 4 < 2 ? wishes : wishes.toReversed()).map((wish) => wish()),
+      ).then((ended) => (round % 4 < 2 ? ended : ended.toReversed()));
+      expect([made?.status, gone?.status].sort()).toEqual(["fulfilled", "rejected"]);
+      if (made?.status === "fulfilled") {
+        expect(imageInfo(await lab.disk(`web${round}`), "qcow2")).toHaveLength(2);
+        await lab.call("machineDelete", { machine: `web${round}` });
+        await lab.call("machinePurge", { machine: `web${round}` });
+      }
+      for (const { managed, path: left } of await lab.call("imageList", {})) {
+        if (managed) await lab.call("imageDelete", { path: left });
+      }
+    }
+  });
+
   it("removes a deleted image for good when it is asked to", async () => {
     await lab.call("imageCreate", { name: "a", size: MIB, format: "qcow2" });
     await lab.call("imageCreate", { name: "b", size: MIB, format: "qcow2" });
@@ -148,6 +198,15 @@ describe("the library", () => {
     expect((await lab.call("imageImport", { path: raw, move: true })).name).toBe("My-disk");
     const bare = rawImage("upload-0123456789abcdef-");
     expect((await lab.call("imageImport", { path: bare, move: true })).name).toBe("upload-0123456789abcdef");
+  });
+
+  it("removes an uploaded file that is refused, and no other", async () => {
+    const uploaded = path.join(lab.home, "tmp", "upload-0123456789abcdef-x.vmdk");
+    for (const bad of [uploaded, file("x.vmdk")]) {
+      writeFileSync(bad, Buffer.concat([Buffer.from("KDMV"), Buffer.alloc(MIB)]));
+      await expect(lab.call("imageImport", { path: bad, move: true })).rejects.toThrow(/vmdk/i);
+    }
+    expect([existsSync(uploaded), existsSync(file("x.vmdk"))]).toEqual([false, true]);
   });
 
   it("describes, resizes, converts and checks", async () => {

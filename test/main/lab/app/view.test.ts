@@ -59,6 +59,16 @@ describe("a configuration that is being entered", () => {
     for (const { line } of problems) expect(line).toMatch(/^[^\n]+; [^\n]+$/);
   });
 
+  it("is told of limits in words that say what would do", async () => {
+    const memory = async (memoryMiB: unknown) => (await check({ name: "a", memoryMiB })).problems[0]?.line;
+    expect(await memory(1e9)).toMatch(/^too large; \d+ at most$/);
+    expect(await memory(0)).toMatch(/^too small; \d+ at least$/);
+    expect(await memory(64.5)).toBe("not a whole number; leave out the fraction");
+    expect(await memory("much")).toBe("not a number; write one");
+    const notes = (await check({ name: "a", notes: "x".repeat(100_000) })).problems[0];
+    expect(notes).toEqual({ path: "notes", line: "too long; 65536 characters at most" });
+  });
+
   it("must agree with the other machines, and nothing is made", async () => {
     const vif = { bridge: "lab0", mac: "00:16:3e:00:00:01" };
     const forward = { protocol: "tcp", hostPort: 8080, guestPort: 80 };

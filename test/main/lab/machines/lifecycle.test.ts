@@ -1,5 +1,7 @@
-import { existsSync, readFileSync } from "node:fs";
+import { execFileSync } from "node:child_process";
+import { existsSync, readFileSync, statSync } from "node:fs";
 import path from "node:path";
+import { setTimeout as delay } from "node:timers/promises";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { LabFixture, MIB } from "./lab-fixture.ts";
 
@@ -129,6 +131,83 @@ describe("a machine", () => {
     await lab.call("machinePurge", { machine: "web-2" });
     expect(existsSync(image)).toBe(false);
     expect(existsSync(await lab.disk("web"))).toBe(true);
+  });
+
+  it("that cannot be saved at the lab's end is asked to power off before it is ended", async () => {
+    await lab.create("web");
+    await lab.create("deaf");
+    for (const machine of ["web", "deaf"]) await lab.call("machineStart", { machine });
+    const [web, deaf] = [lab.host.get("web"), lab.host.get("deaf")];
+    lab.host.xenstore.toolstack.write(`/local/domain/${deaf.id}/control/feature-poweroff`, "");
+    lab.host.snapshot = async () => {
+      throw new Error("no space");
+    };
+    const notes = await lab.quit("suspend");
+    expect([(await web.exited).reason, (await deaf.exited).reason]).toEqual(["poweroff", "killed"]);
+    expect(notes).toContain("deaf was ended at once");
+    expect(notes).not.toContain("web was ended at once");
+  });
+
+  it("tells until when it is kept once it is deleted, as the settings say", async () => {
+    const id = await lab.create("web");
+    const events: unknown[] = [];
+    await lab.call("subscribe", { topics: ["machines"] });
+    lab.client.onEvent((event) => {
+      if (event.kind === "machine") events.push(event.machine?.purgeAfter);
+    });
+    const before = Date.now();
+    const { purgeAfter } = await lab.call("machineDelete", { machine: "web" });
+    const days = (Date.parse(purgeAfter) - before) / 86_400_000;
+    expect(days).toBeGreaterThanOrEqual(7);
+    expect(days).toBeLessThan(7.1);
+    expect(await lab.call("machineList", { deleted: true })).toMatchObject([{ id, purgeAfter }]);
+    await lab.call("labSettings", { change: { purgeDays: 8 } });
+    const later = new Date(Date.parse(purgeAfter) + 86_400_000).toISOString();
+    expect(await lab.call("machineList", { deleted: true })).toMatchObject([{ id, purgeAfter: later }]);
+    await lab.call("machineUndelete", { machine: id });
+    expect((await lab.call("machineList", {}))[0]).not.toHaveProperty("purgeAfter");
+    expect([...new Set(events)]).toEqual([purgeAfter, later, undefined]);
+  });
+
+  it("is purged when its time is over, while the lab runs", async () => {
+    await lab.quit();
+    await lab.open({ purgeMs: 20 });
+    await lab.create("old");
+    await lab.create("new");
+    const [old, kept] = [await lab.disk("old"), await lab.disk("new")];
+    await lab.call("machineDelete", { machine: "old" });
+    await delay(100);
+    expect(existsSync(old)).toBe(true);
+    await lab.call("labSettings", { change: { purgeDays: 0 } });
+    await expect.poll(() => existsSync(old)).toBe(false);
+    expect(await lab.call("machineList", { deleted: true })).toEqual([]);
+    expect(existsSync(kept)).toBe(true);
+  });
+
+  it("tells what purging it makes free: what no other machine needs", async () => {
+    await lab.create("web");
+    const used = (file: string) => statSync(file).blocks * 512;
+    const original = await lab.disk("web");
+    execFileSync("qemu-io", ["-f", "qcow2", "-c", "write -P 7 0 2M", original], { stdio: "ignore" });
+    await lab.call("machineClone", { machine: "web", name: "link", linked: true });
+    await lab.create("alone");
+    const space = async (...machines: string[]) => (await lab.call("machinePurgeSpace", { machines })).bytes;
+    await expect(space("web")).rejects.toThrow(/there is no deleted machine web/);
+    const disks = [await lab.disk("web"), await lab.disk("link"), await lab.disk("alone")];
+    const [web, link, alone] = disks.map(used) as [number, number, number];
+    for (const machine of ["web", "link", "alone"]) await lab.call("machineDelete", { machine });
+    // A machine's folder with its record is some blocks more.
+    const isAbout = (bytes: number, least: number) => {
+      expect(bytes).toBeGreaterThanOrEqual(least);
+      expect(bytes).toBeLessThan(least + 64 * 1024);
+    };
+    isAbout(await space("alone"), alone);
+    // The layer with the content is behind both.
+    isAbout(await space("web"), web);
+    expect(used(original)).toBeGreaterThanOrEqual(2 * MIB);
+    const both = await space("web", "link");
+    expect(both).toBeGreaterThanOrEqual(used(original) + web + link);
+    expect(await space("web", "link", "web")).toBe(both);
   });
 
   it("is cloned, as a copy and linked", async () => {
