@@ -5,7 +5,7 @@ import { openImage } from "../../main/images/catalogue.ts";
 import { App } from "./support/app.ts";
 import { because, missingBrowser } from "./support/browser.ts";
 import { BOOT_MS, GuestConsole } from "./support/guest-console.ts";
-import { hasFocus, tabTo } from "./support/keyboard.ts";
+import { hasFocus, press, runCommand, tabTo } from "./support/keyboard.ts";
 import { goTo } from "./support/look.ts";
 
 const NAME = "shell";
@@ -99,9 +99,42 @@ describe.skipIf(missingBrowser)(`a machine${because}`, () => {
     expect(await guest.run("cat /kept")).toEqual({ output: "old", status: 0 });
   });
 
+  it("does so again by keys alone", async () => {
+    const { keyboard } = page;
+    const take = page.getByRole("dialog", { name: `Snapshot of ${NAME}` });
+    const back = page.getByRole("dialog", { name: "Go back to “by keys”" });
+    await runCommand(page, `Snapshot ${NAME}`);
+    await expect.poll(() => hasFocus(take.getByRole("textbox", { name: "Name" }))).toBe(true);
+    await keyboard.type("by keys");
+    await keyboard.press("Enter");
+    await take.waitFor({ state: "detached" });
+    await expect.poll(() => hasFocus(guest.input)).toBe(true);
+    expect((await guest.run("rm /kept; cat /kept")).status).toBe(1);
+
+    await keyboard.press("Control+Shift+E");
+    await keyboard.type("gs");
+    await press(page, page.getByRole("navigation", { name: "Snapshots of" }).getByRole("link", { name: NAME }));
+    const row = page.getByRole("treegrid").getByRole("row").filter({ hasText: "by keys" });
+    await tabTo(page, page.getByRole("treegrid").getByRole("row").nth(1));
+    for (let presses = 0; presses < 5 && !(await hasFocus(row)); presses++) await keyboard.press("ArrowDown");
+    await keyboard.press("Enter");
+    const keep = back.getByRole("checkbox", { name: "Take a snapshot of the present first" });
+    await expect.poll(() => hasFocus(keep)).toBe(true);
+    await keyboard.press("Space");
+    await press(page, back.getByRole("button", { name: "Throw the present away and go back" }));
+    await back.waitFor({ state: "detached" });
+    await expect.poll(() => hasFocus(row)).toBe(true);
+
+    await runCommand(page, `Open console ${NAME}`);
+    await guest.open();
+    await expect.poll(() => hasFocus(guest.input)).toBe(true);
+    expect(await guest.run("cat /kept")).toEqual({ output: "old", status: 0 });
+  });
+
   it("is in the picture of the networks, whose rules and links it feels", async () => {
-    const ping = async () =>
-      (await guest.run("ping -c 2 -W 1 10.0.2.2 | tail -n 2 | grep -o '[0-9]* packets received'")).output;
+    /** @param patience seconds that an answer is waited for */
+    const ping = async (patience: number) =>
+      (await guest.run(`ping -c 1 -W ${patience} 10.0.2.2 | grep -o '[0-9]* packets received'`)).output;
     const toNetworks = async () => {
       await goTo(page, "networks");
       await page.getByRole("link", { name: `Machine ${NAME}`, exact: true }).waitFor();
@@ -110,7 +143,7 @@ describe.skipIf(missingBrowser)(`a machine${because}`, () => {
       await goTo(page, "consoles");
       await guest.open();
     };
-    expect(await ping()).toBe("2 packets received");
+    expect(await ping(10)).toBe("1 packets received");
 
     await toNetworks();
     const about = page.getByRole("region", { name: "Switch lab0" });
@@ -120,7 +153,7 @@ describe.skipIf(missingBrowser)(`a machine${because}`, () => {
     const rule = about.getByRole("row").filter({ hasText: "-p icmp -j DROP" });
     await rule.waitFor();
     await toConsole();
-    expect(await ping()).toBe("0 packets received");
+    expect(await ping(1)).toBe("0 packets received");
     await toNetworks();
     await about.getByRole("tab", { name: /^Firewall/ }).click();
     await rule.getByRole("button", { name: /^Delete rule/ }).click();
@@ -133,11 +166,11 @@ describe.skipIf(missingBrowser)(`a machine${because}`, () => {
       .poll(async () => (await app.call("topology", {})).switches[0]?.ports.map(({ up }) => up))
       .toContain(false);
     await toConsole();
-    expect(await ping()).toBe("0 packets received");
+    expect(await ping(1)).toBe("0 packets received");
     await toNetworks();
     await about.getByRole("switch", { name: /^Link of vif/ }).check();
     await toConsole();
-    await expect.poll(ping, { timeout: 30_000 }).toBe("2 packets received");
+    await expect.poll(() => ping(10), { timeout: 30_000 }).toBe("1 packets received");
   });
 
   it("shows the console as it was after a reload, with what was above the screen", async () => {
@@ -175,17 +208,6 @@ describe.skipIf(missingBrowser)(`a machine${because}`, () => {
     expect(await guest.run("echo still here")).toEqual({ output: "still here", status: 0 });
   });
 
-  it("says what was lost when the lab was killed, and starts again", async () => {
-    process.kill(app.labPid ?? 0, "SIGKILL");
-    await page.getByText("The lab has ended unexpectedly").waitFor();
-    await page.getByText("The lab has ended unexpectedly").waitFor({ state: "hidden" });
-    await guest.region.getByText("stopped", { exact: true }).waitFor();
-    await guest.region.getByRole("button", { name: "Start" }).click();
-    await guest.region.getByText("running", { exact: true }).waitFor();
-    // The kernel's rows: the last command had cleared the screen.
-    await guest.shows(/^\[ +\d+\.\d+\] /m, BOOT_MS);
-  });
-
   it("lets nobody in with a link that was used, or is none", async () => {
     const link = await app.link();
     const one = await app.newPage();
@@ -198,6 +220,17 @@ describe.skipIf(missingBrowser)(`a machine${because}`, () => {
       await other.getByText("domlab serve --link").first().waitFor();
       expect(await other.getByRole("navigation").count()).toBe(0);
     }
+  });
+
+  it("says what was lost when the lab was killed, and starts again", async () => {
+    process.kill(app.labPid ?? 0, "SIGKILL");
+    await page.getByText("The lab has ended unexpectedly").waitFor();
+    await page.getByText("The lab has ended unexpectedly").waitFor({ state: "hidden" });
+    await guest.region.getByText("stopped", { exact: true }).waitFor();
+    await guest.region.getByRole("button", { name: "Start" }).click();
+    await guest.region.getByText("running", { exact: true }).waitFor();
+    // The kernel's rows: the last command had cleared the screen.
+    await guest.shows(/^\[ +\d+\.\d+\] /m, BOOT_MS);
     expect(app.problems).toEqual([]);
   });
 });

@@ -1,4 +1,4 @@
-/** Pictures of every view, light and dark, with a guest that runs: `node dist/test/e2e/screenshots.js <folder>`. */
+/** Pictures of every view, light and dark, in three sizes of the window, with a guest that runs: `node dist/test/e2e/screenshots.js <folder>`. */
 import { mkdirSync } from "node:fs";
 import path from "node:path";
 import type { Page } from "playwright-core";
@@ -8,8 +8,11 @@ import { goTo, type ViewName, views } from "./support/look.ts";
 
 const NAME = "web";
 const OTHERS = ["db", "mail", "router"];
+/** Of the window, by what is added to a picture's name; 4K in its own pixels. */
+const SIZES = { "": [1280, 800], "-small": [1024, 700], "-4k": [3840, 2160] } as const;
 /** Live figures come once a second; lines of some length are nicer. */
 const FIGURES_MS = 5000;
+const SETTLE_MS = 250;
 
 /** A lab with something in each of its views. @returns id of the machine that runs */
 async function furnish(app: App): Promise<string> {
@@ -27,13 +30,24 @@ async function furnish(app: App): Promise<string> {
   return id;
 }
 
-async function pictures(page: Page, folder: string, id: string): Promise<void> {
-  const shot = async (name: string) => {
+/** Pictures of what is shown, in all sizes and both themes. */
+async function picture(page: Page, folder: string, name: string): Promise<void> {
+  for (const [suffix, [width, height]] of Object.entries(SIZES)) {
+    await page.setViewportSize({ width, height });
     for (const colorScheme of ["light", "dark"] as const) {
+      // What it shows is the room, which has no colours.
+      if (suffix === "-4k" && colorScheme === "dark") continue;
       await page.emulateMedia({ colorScheme });
-      await page.screenshot({ path: path.join(folder, `${name}-${colorScheme}.png`) });
+      // Charts and consoles follow the window's size.
+      await page.waitForTimeout(SETTLE_MS);
+      await page.screenshot({ path: path.join(folder, `${name}${suffix}-${colorScheme}.png`) });
     }
-  };
+  }
+  await page.setViewportSize({ width: 1280, height: 800 });
+}
+
+async function pictures(page: Page, folder: string, id: string): Promise<void> {
+  const shot = (name: string) => picture(page, folder, name);
   const { origin, pathname } = new URL(page.url());
   const at = (place: string) => page.goto(`${origin}${pathname}#/${place}`);
   for (const view of Object.keys(views) as ViewName[]) {
@@ -52,9 +66,12 @@ async function pictures(page: Page, folder: string, id: string): Promise<void> {
   await at(`snapshots/${id}`);
   await page.getByRole("treegrid").waitFor();
   await shot("snapshots-machine");
-  await at("networks/lab0/firewall");
-  await page.getByRole("textbox", { name: "Command or rule" }).waitFor();
-  await shot("networks-firewall");
+  for (const panel of ["firewall", "log", "accounting", "forwards", "capture"]) {
+    await at(`networks/lab0/${panel}`);
+    await page.getByRole("tabpanel").waitFor();
+    await page.waitForTimeout(FIGURES_MS / 5);
+    await shot(`networks-${panel}`);
+  }
   await goTo(page, "machines");
   await page.keyboard.press("Control+K");
   await page.getByRole("combobox", { name: "Commands" }).waitFor();
@@ -77,10 +94,7 @@ async function main(folder: string): Promise<void> {
   try {
     const page = await app.open();
     await page.getByRole("button", { name: "Choose settings…" }).waitFor();
-    for (const colorScheme of ["light", "dark"] as const) {
-      await page.emulateMedia({ colorScheme });
-      await page.screenshot({ path: path.join(folder, `first-run-${colorScheme}.png`) });
-    }
+    await picture(page, folder, "first-run");
     const id = await furnish(app);
     await page.goto(app.address(`consoles/${id}`));
     const guest = await new GuestConsole(page, NAME).open();
@@ -89,6 +103,9 @@ async function main(folder: string): Promise<void> {
     await guest.choose("Screen reader support: on");
     await app.call("snapshotTake", { machine: id, name: "installed", note: "Before anything was changed." });
     await app.call("snapshotTake", { machine: id, name: "configured" });
+    await app.call("firewall", { target: "lab0", command: "-A FORWARD -p tcp --dport 25 -j DROP" });
+    await app.call("account", { name: "lab0", add: "class web: -p tcp --dport 80" });
+    await app.call("forward", { name: "lab0", forward: "tcp:127.0.0.1:18080:80", remove: false });
     await app.call("labSnapshotTake", { name: "Monday", machines: [NAME, ...OTHERS] });
     await pictures(page, folder, id);
   } finally {

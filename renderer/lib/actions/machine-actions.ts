@@ -17,7 +17,7 @@ import type { Component } from "svelte";
 import type { MachineState } from "../../../main/lab/machine-api.ts";
 import { call } from "../rpc/client.ts";
 import { dialogs } from "../state/dialogs.svelte.ts";
-import { type MachineSummary, newOperation } from "../state/lab.svelte.ts";
+import { lab, type MachineSummary, newOperation } from "../state/lab.svelte.ts";
 import { attempt, notices } from "../state/notices.svelte.ts";
 import { openConsole } from "../state/open-consoles.ts";
 import { deleteMachines, forEachMachine } from "./bulk.ts";
@@ -36,20 +36,31 @@ export interface MachineAction {
   run(machine: MachineSummary): Promise<void> | void;
 }
 
+/** What a guest is given to power off or reboot. */
+const END_SECONDS = 90;
+
 const inStates =
   (...states: MachineState[]) =>
   ({ state }: MachineSummary) =>
     states.includes(state);
 
-export async function startMachine({ name }: MachineSummary): Promise<void> {
-  await attempt(() => call("machineStart", { machine: name, operation: newOperation() }));
+export async function startMachine({ id, name }: MachineSummary): Promise<void> {
+  try {
+    await call("machineStart", { machine: name, operation: newOperation() });
+  } catch (error) {
+    // Another window was faster, and it runs as was wished.
+    if (lab.machine(id)?.state !== "running") notices.error(error);
+  }
 }
 
-async function shutdownMachine(machine: MachineSummary): Promise<void> {
-  const { name } = machine;
-  const done = await attempt(() => call("machineShutdown", { machine: name, timeoutSeconds: 90 }));
-  if (done !== undefined && !["stopped", "stopping"].includes(done.state)) {
-    notices.info(`${name} has not powered off yet.`, { label: "Force off", run: () => void destroyMachine(machine) });
+/** Asks the guest to end; one that does not can be forced off then. */
+async function askToEnd(machine: MachineSummary, method: "machineShutdown" | "machineReboot"): Promise<void> {
+  const { id, name } = machine;
+  try {
+    await call(method, { machine: name, timeoutSeconds: END_SECONDS });
+  } catch (error) {
+    const goesOn = lab.connection === "open" && ["running", "stopping"].includes(lab.machine(id)?.state ?? "");
+    notices.error(error, goesOn ? { label: "Force off", run: () => void destroyMachine(machine) } : undefined);
   }
 }
 
@@ -57,7 +68,7 @@ async function destroyMachine({ name }: MachineSummary): Promise<void> {
   await attempt(() => call("machineDestroy", { machine: name }));
 }
 
-export const machineActions: readonly MachineAction[] = [
+const actions: readonly MachineAction[] = [
   {
     id: "start",
     label: "Start",
@@ -80,7 +91,7 @@ export const machineActions: readonly MachineAction[] = [
     icon: Power,
     possible: inStates("running"),
     bulk: true,
-    run: shutdownMachine,
+    run: (machine) => askToEnd(machine, "machineShutdown"),
   },
   {
     id: "reboot",
@@ -88,9 +99,7 @@ export const machineActions: readonly MachineAction[] = [
     icon: RotateCw,
     possible: inStates("running"),
     bulk: true,
-    run: async ({ name }) => {
-      await attempt(() => call("machineReboot", { machine: name }));
-    },
+    run: (machine) => askToEnd(machine, "machineReboot"),
   },
   {
     id: "pause",
@@ -183,6 +192,24 @@ export const machineActions: readonly MachineAction[] = [
   },
 ];
 
+/** What is being asked of the lab: the second click of a double one asks for nothing more. */
+const underWay = new Set<string>();
+
+async function once(key: string, ask: () => Promise<void> | void): Promise<void> {
+  if (underWay.has(key)) return;
+  underWay.add(key);
+  try {
+    await ask();
+  } finally {
+    underWay.delete(key);
+  }
+}
+
+export const machineActions: readonly MachineAction[] = actions.map((action) => ({
+  ...action,
+  run: (machine) => once(`${action.id} ${machine.id}`, () => action.run(machine)),
+}));
+
 export function machineAction(id: string): MachineAction {
   const found = machineActions.find((action) => action.id === id);
   if (found === undefined) throw new Error(`there is no action ${id}`);
@@ -192,7 +219,7 @@ export function machineAction(id: string): MachineAction {
 /** Does something to all machines that it is possible for, a few at a time. */
 export async function runOnAll(action: MachineAction, machines: readonly MachineSummary[]): Promise<void> {
   const able = machines.filter(action.possible);
-  if (action.id === "delete") await deleteMachines(able);
+  if (action.id === "delete") await once("delete several", () => deleteMachines(able));
   else if (action.id === "group") dialogs.show({ kind: "group", machines: able });
   else await forEachMachine(able, async (machine) => action.run(machine));
 }

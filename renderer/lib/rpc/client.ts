@@ -3,6 +3,7 @@ import { createBirpc } from "birpc";
 import type { AppEvent } from "../../../main/app/app-api.ts";
 import type { ControlAnswer } from "../../../main/lab/control-api.ts";
 import type { LabEvent } from "../../../main/lab/machine-api.ts";
+import { errorLine } from "../error-line.ts";
 import type { Method, Parameters, Result } from "./api.ts";
 import { connectTransport, type Transport } from "./transport.ts";
 
@@ -110,7 +111,7 @@ export class LabClient {
     try {
       answer = await this.wire.call(method, parameters);
     } catch (error) {
-      throw error instanceof LabError ? error : new LabError(error instanceof Error ? error.message : String(error));
+      throw error instanceof LabError ? error : new LabError(errorLine(error));
     }
     if (!answer.ok) throw new LabError(answer.line, answer.status);
     return answer.result as Result<M>;

@@ -5,6 +5,7 @@ import { dialogs } from "../state/dialogs.svelte.ts";
 import { lab, type MachineSummary } from "../state/lab.svelte.ts";
 import { preferences } from "../state/preferences.svelte.ts";
 import { router, type View, views } from "../state/router.svelte.ts";
+import { restToReturnTo } from "./places.ts";
 
 const places: Record<View, { readonly title: string; readonly key: string }> = {
   machines: { title: "Machines", key: "M" },
@@ -24,6 +25,7 @@ function ofMachine(machine: MachineSummary): Command[] {
       id: `${action.id}-${machine.id}`,
       title: `${action.label.replace("…", "")} ${machine.name}${action.label.endsWith("…") ? "…" : ""}`,
       section: "Machines",
+      many: true,
       run: () => void action.run(machine),
     }));
 }
@@ -34,6 +36,7 @@ function ofMachines(): Command[] {
       id: `open-${machine.id}`,
       title: `Show ${machine.name}`,
       section: "Machines",
+      many: true,
       run: () => router.go("machines", machine.id),
     },
     ...ofMachine(machine),
@@ -57,6 +60,7 @@ function everywhere(): Command[] {
       title: "Search and commands",
       section: "Everywhere",
       keys: "Mod+K",
+      listed: false,
       run: () => {
         commands.paletteOpen = !commands.paletteOpen;
       },
@@ -66,6 +70,7 @@ function everywhere(): Command[] {
       title: "Search and commands, from a console",
       section: "Everywhere",
       keys: "Mod+Shift+P",
+      listed: false,
       run: () => {
         commands.paletteOpen = !commands.paletteOpen;
       },
@@ -114,7 +119,7 @@ function inFull(): Command[] {
       title: places[view].title,
       section: "Go to",
       keys: `G ${places[view].key}`,
-      run: () => router.go(view),
+      run: () => router.go(view, ...restToReturnTo(view)),
     })),
     ...ofMachines(),
   ];

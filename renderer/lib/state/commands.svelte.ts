@@ -1,30 +1,23 @@
 /** Everything that can be done from here, for the palette and for keys. A view adds its commands while it is shown. */
-import { untrack } from "svelte";
+import type { Command } from "./command.ts";
 
-export interface Command {
-  /** Unique; a later command of the same id stands before an earlier one. */
-  readonly id: string;
-  readonly title: string;
-  /** Heading in the palette: "Machine web", "Go to". */
-  readonly section: string;
-  /** "Mod+K": Mod is Command on a Mac, Control elsewhere. Also sequences of two: "G M". */
-  readonly keys?: string;
-  /** Words that find it besides its title. */
-  readonly words?: string;
-  readonly enabled?: () => boolean;
-  run(): void;
-}
+export type { Command };
 
 const isMac = /Mac|iP(hone|ad)/.test(navigator.platform);
 /** Time between the two keys of a sequence. */
 const SEQUENCE_MS = 1200;
 
 class Commands {
-  private sets = $state.raw<readonly (() => readonly Command[])[]>([]);
+  /** Those that are offered, in their order. No state: an effect that is torn down is shown what state was before. */
+  private readonly sets = new Set<() => readonly Command[]>();
+  private changes = 0;
+  /** Told of each change of `sets`. */
+  private version = $state(0);
   paletteOpen = $state(false);
   helpOpen = $state(false);
 
   readonly all = $derived.by(() => {
+    void this.version;
     const found = new Map<string, Command>();
     for (const set of this.sets) for (const command of set()) found.set(command.id, command);
     return [...found.values()];
@@ -32,12 +25,11 @@ class Commands {
 
   /** Offers commands until the returned function is called; the list may depend on state. Use within $effect. */
   offer(set: () => readonly Command[]): () => void {
-    // Untracked: the caller's effect must not run again because of what it changes here.
-    untrack(() => {
-      this.sets = [...this.sets, set];
-    });
+    this.sets.add(set);
+    this.version = ++this.changes;
     return () => {
-      this.sets = untrack(() => this.sets).filter((each) => each !== set);
+      this.sets.delete(set);
+      this.version = ++this.changes;
     };
   }
 }

@@ -12,8 +12,18 @@ export type OpenDialog =
 
 class Dialogs {
   open = $state.raw<OpenDialog | undefined>();
+  /** Place that it was opened at. */
+  private at = "";
+
+  constructor() {
+    // "Back" leads away from what the dialog is about.
+    window.addEventListener("hashchange", () => {
+      if (location.hash !== this.at) this.close();
+    });
+  }
 
   show(dialog: OpenDialog): void {
+    this.at = location.hash;
     this.open = dialog;
   }
 

@@ -1,4 +1,5 @@
 /** Short messages at the edge of the window: what happened, what went wrong and how to take it back. */
+import { errorLine } from "../error-line.ts";
 
 export interface Notice {
   readonly id: number;
@@ -19,11 +20,13 @@ class Notices {
   private last = 0;
 
   add(kind: Notice["kind"], text: string, action?: Notice["action"]): void {
-    // The same error again and again is one error.
-    if (this.list.some((notice) => notice.kind === kind && notice.text === text && !notice.action)) return;
+    // The same again and again is one, with the latest way out.
+    const same = this.list.find((notice) => notice.kind === kind && notice.text === text);
+    if (same !== undefined && !same.action && !action) return;
+    if (same !== undefined) this.close(same.id);
     const id = ++this.last;
     this.list = [...this.list, { id, kind, text, ...(action && { action }) }].slice(-MOST);
-    const shown = action ? WITH_ACTION_MS : SHOWN_MS[kind];
+    const shown = Math.max(SHOWN_MS[kind], action ? WITH_ACTION_MS : 0);
     if (Number.isFinite(shown)) window.setTimeout(() => this.close(id), shown);
   }
 
@@ -35,8 +38,8 @@ class Notices {
     this.add("success", text, action);
   }
 
-  error(error: unknown): void {
-    this.add("error", error instanceof Error ? error.message : String(error));
+  error(error: unknown, action?: Notice["action"]): void {
+    this.add("error", errorLine(error), action);
   }
 
   close(id: number): void {

@@ -2,8 +2,10 @@
  * A machine's console on a terminal: the tail of its log, then what it prints, and what is typed. The stream has offsets, so
  * that after a lost connection it goes on where it stopped, and what was not kept meanwhile is told.
  */
+
 import type { LabEvent, MachineState } from "../../../main/lab/machine-api.ts";
 import { fromBase64, toBase64 } from "../../lib/base64.ts";
+import { errorLine } from "../../lib/error-line.ts";
 import { bytes as bytesText } from "../../lib/format.ts";
 import { call, client } from "../../lib/rpc/client.ts";
 import { lab } from "../../lib/state/lab.svelte.ts";
@@ -108,7 +110,7 @@ export class ConsoleSession {
     } catch (error) {
       if (generation !== this.generation) return;
       this.detach();
-      this.failure = error instanceof Error ? error.message : String(error);
+      this.failure = errorLine(error);
     }
   }
 

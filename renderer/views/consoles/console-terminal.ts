@@ -39,6 +39,25 @@ function openLink(uri: string): void {
   else window.open(uri, "_blank", "noopener,noreferrer");
 }
 
+/** Names of renderers that are programs: SwiftShader in Chromium, Mesa's, Windows' and macOS' own. */
+const IMITATIONS = /swiftshader|llvmpipe|softpipe|basic render|software/i;
+let graphics: boolean | undefined;
+
+/**
+ * Whether WebGL draws with a graphics processor. Where a browser imitates one, every frame costs the processors that the guests
+ * run on many times what elements cost.
+ */
+function hasGraphics(): boolean {
+  if (graphics !== undefined) return graphics;
+  const gl = document.createElement("canvas").getContext("webgl2", { failIfMajorPerformanceCaveat: true });
+  // Chromium does not count SwiftShader as a caveat, and says its name only through the extension.
+  const named = gl?.getExtension("WEBGL_debug_renderer_info")?.UNMASKED_RENDERER_WEBGL ?? gl?.RENDERER ?? 0;
+  graphics = gl !== null && !IMITATIONS.test(String(gl.getParameter(named)));
+  // Contexts are few: this one is given back at once.
+  gl?.getExtension("WEBGL_lose_context")?.loseContext();
+  return graphics;
+}
+
 export interface TerminalEvents {
   /** Typed, pasted or answered by the terminal. */
   input(bytes: Uint8Array): void;
@@ -142,6 +161,7 @@ export class ConsoleTerminal {
       this.webgl = undefined;
       return;
     }
+    if (!hasGraphics()) return;
     const webgl = new WebglAddon();
     try {
       webgl.onContextLoss(() => this.speedUp(false));

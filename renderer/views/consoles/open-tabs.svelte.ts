@@ -24,19 +24,19 @@ class OpenTabs {
   /** The one on the right of the split view. */
   readonly beside = $derived.by(() => {
     const [, asked] = router.route.view === "consoles" ? router.route.rest : [];
-    return asked !== undefined && asked !== this.chosen && this.list.includes(asked) ? asked : undefined;
+    return asked !== undefined && asked !== this.chosen && exists(asked) ? asked : undefined;
   });
 
   name(id: string): string {
     return id === HOST ? "Host shell" : (lab.machine(id)?.name ?? id);
   }
 
-  /** An address that was followed opens its console. */
+  /** An address that was followed opens its consoles. */
   settle(): void {
-    const { chosen } = this;
+    const { chosen, beside } = this;
     this.last = chosen;
-    if (chosen !== undefined && exists(chosen) && !preferences.consoles.includes(chosen)) {
-      preferences.consoles.push(chosen);
+    for (const id of [chosen, beside]) {
+      if (id !== undefined && exists(id) && !preferences.consoles.includes(id)) preferences.consoles.push(id);
     }
   }
 
@@ -70,11 +70,19 @@ class OpenTabs {
     else if (id === beside) this.split(undefined);
   }
 
-  /** Moves a console into a window of its own: of two that show the same one, both would answer the guest's questions. */
+  /**
+   * Moves a console into a window of its own: of two that show the same one, both would answer the guest's questions.
+   * A host shell belongs to its window: the new one gets another, and this one stays.
+   */
   popOut(id: string): void {
     const opened = window.open(router.href("popout", id), `domlab-console-${id}`, "popup,width=920,height=620");
-    if (opened === null) notices.error("The browser does not let this page open a window; allow pop-ups for it.");
-    else this.close(id);
+    if (opened === null) {
+      notices.error("The browser does not let this page open a window; allow pop-ups for it.");
+      return;
+    }
+    // It may be there already, behind this one.
+    opened.focus();
+    if (id !== HOST) this.close(id);
   }
 }
 

@@ -1,5 +1,6 @@
 /** A shell on the host, on a terminal. It lives as long as its tab, whatever view is shown. */
 import { fromBase64, toBase64 } from "../../lib/base64.ts";
+import { errorLine } from "../../lib/error-line.ts";
 import { call, client } from "../../lib/rpc/client.ts";
 import { notices } from "../../lib/state/notices.svelte.ts";
 import { ConsoleTerminal } from "./console-terminal.ts";
@@ -69,7 +70,7 @@ export class ShellSession {
       this.earlyEnds.clear();
       if (status !== undefined) this.heardEnd(shell, status);
     } catch (error) {
-      this.ended(error instanceof Error ? error.message : String(error));
+      this.ended(errorLine(error));
     }
   }
 

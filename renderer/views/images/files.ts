@@ -1,5 +1,11 @@
 /** What the lab's image files are called, which of them are shown, and how much room they take. */
+import type { FileFilter } from "../../../main/app/app-api.ts";
 import type { ControlResult } from "../../../main/lab/control-api.ts";
+
+/** What the system's dialog for a disk image offers. An image may be called anything: the dialog offers all files, too. */
+export const diskImageFilters: FileFilter[] = [
+  { name: "Disk images", extensions: ["qcow2", "img", "raw", "iso", "vhd", "bin"] },
+];
 
 export type ImageRow = ControlResult<"imageList">[number];
 export type DeletedRow = ControlResult<"imageDeleted">[number];

@@ -1,4 +1,5 @@
 /** Files on their way into the library. They go on when the view is left; closing the page asks first. */
+import { errorLine } from "../../lib/error-line.ts";
 import { bytes } from "../../lib/format.ts";
 import { call } from "../../lib/rpc/client.ts";
 import { bridge } from "../../lib/rpc/transport.ts";
@@ -8,6 +9,7 @@ import { router } from "../../lib/state/router.svelte.ts";
 import { fileName } from "./files.ts";
 import { images } from "./images.svelte.ts";
 import { upload } from "./upload.ts";
+import { refusalOf } from "./upload-answer.ts";
 
 /** Uploads at the same time; the others wait for their turn. */
 const MOST_AT_ONCE = 2;
@@ -30,6 +32,8 @@ interface Source {
   readonly path: (signal: AbortSignal, progress: (sent: number) => void) => Promise<string>;
   /** Whether the lab may take the file itself: one that was uploaded. */
   readonly move: boolean;
+  /** Whether the path is none of the user's. */
+  readonly uploaded?: boolean;
   readonly wantedName?: string | undefined;
 }
 
@@ -43,6 +47,7 @@ function sourceOf(file: File): Source {
     name,
     size,
     move: true,
+    uploaded: true,
     path: async (signal, progress) => {
       const most = lab.app?.mostUploadBytes ?? Number.POSITIVE_INFINITY;
       if (size > most) {
@@ -119,7 +124,10 @@ class Transfers {
       const path = await source.path(abort.signal, (sent) => this.change(id, { sent }));
       this.change(id, { phase: "importing" });
       const name = source.wantedName === undefined ? {} : { name: source.wantedName };
-      const image = await call("imageImport", { path, move: source.move, operation: id, ...name });
+      const wish = { path, move: source.move, operation: id, ...name };
+      const image = await call("imageImport", wish).catch((error: unknown) => {
+        throw source.uploaded ? refusalOf(error, path, source.name) : error;
+      });
       this.remove(id);
       notices.success(`${image.name} is in the library.`, {
         label: "Show",
@@ -128,7 +136,7 @@ class Transfers {
       await images.reload();
     } catch (error) {
       if (this.cancelled.has(id)) this.remove(id);
-      this.change(id, { phase: "failed", line: error instanceof Error ? error.message : String(error) });
+      this.change(id, { phase: "failed", line: errorLine(error) });
     }
   }
 

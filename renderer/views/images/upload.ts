@@ -1,4 +1,5 @@
 /** Sending a file of the browser's to the app (served form): PUT ./upload, with its progress. */
+import { lab } from "../../lib/state/lab.svelte.ts";
 import { uploadedPath } from "./upload-answer.ts";
 
 export interface UploadOptions {
@@ -16,7 +17,8 @@ export function upload(file: File, { signal, progress }: UploadOptions): Promise
   return new Promise((resolve, reject) => {
     const request = new XMLHttpRequest();
     const fail = (line: string) => () => reject(new Error(line));
-    request.open("PUT", `./upload?name=${encodeURIComponent(file.name)}`);
+    const words = new URLSearchParams({ name: file.name, ...(lab.app && { page: lab.app.page }) });
+    request.open("PUT", `./upload?${words}`);
     request.upload.onprogress = ({ loaded }) => progress(loaded);
     request.onload = () => {
       try {

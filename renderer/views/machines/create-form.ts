@@ -45,7 +45,7 @@ export function readForm(form: Form, hasRootDisk: boolean): Reading {
   const problems: Record<string, string> = {};
   const rootSize = form.rootSize.trim() === "" ? undefined : parseBytes(form.rootSize);
   if (hasRootDisk && form.rootSize.trim() !== "" && !rootSize) {
-    problems["rootSize"] = `${form.rootSize} is not a size; write 20G, say`;
+    problems.rootSize = `${form.rootSize} is not a size; write 20G, say`;
   }
   const newDisks: Disks = [];
   const disks: Record<string, string>[] = [];

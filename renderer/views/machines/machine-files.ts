@@ -1,5 +1,15 @@
 /** Machines that come as files: archives (.domlab) and configurations of xl's (.cfg), dropped, chosen, or opened with the app. */
+import type { FileFilter } from "../../../main/app/app-api.ts";
 import type { MachineSummary } from "../../../main/lab/machine-api.ts";
+
+/** What the system's dialog for a machine's file offers, the likeliest first. */
+export const machineFilters: FileFilter[] = [
+  { name: "Machines and configurations", extensions: ["domlab", "cfg"] },
+  { name: "Machine archives", extensions: ["domlab"] },
+  { name: "Configurations of xl", extensions: ["cfg"] },
+];
+/** The same for a browser's. */
+export const MACHINE_ENDINGS = ".domlab,.cfg";
 
 /** What a file of that name is; undefined for what makes no machine. */
 export function machineFileKind(name: string): "archive" | "config" | undefined {

@@ -2,8 +2,10 @@
  * Captures that this window has begun. They go on while the user is elsewhere (at the console that makes the traffic,
  * say) and end with the connection.
  */
+
 import { fromBase64 } from "../../lib/base64.ts";
 import { download } from "../../lib/download.ts";
+import { errorLine } from "../../lib/error-line.ts";
 import { call } from "../../lib/rpc/client.ts";
 import { notices } from "../../lib/state/notices.svelte.ts";
 
@@ -67,7 +69,7 @@ class Captures {
   }
 
   private lost(capture: Capture, error: unknown): void {
-    Object.assign(capture, { state: "lost", why: error instanceof Error ? error.message : String(error) });
+    Object.assign(capture, { state: "lost", why: errorLine(error) });
   }
 
   /** Ends it and hands the user its file. */

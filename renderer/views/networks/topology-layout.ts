@@ -52,7 +52,7 @@ export interface Layout {
 
 const MARGIN = 10;
 /** Least room between columns: rates stand there. */
-const GAP = 90;
+const GAP = 70;
 const WIDEST = 190;
 const SWITCH_HEIGHT = 44;
 const UPLINK_HEIGHT = 36;

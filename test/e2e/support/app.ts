@@ -109,6 +109,8 @@ export class App {
   async newPage(options: BrowserContextOptions = {}): Promise<Page> {
     this.browser ??= await launchBrowser();
     const context = await this.browser.newContext({ viewport: { width: 1280, height: 800 }, ...options });
+    // Playwright's 30 s are short where guests boot beside it.
+    context.setDefaultTimeout(90_000);
     this.contexts.push(context);
     context.on("weberror", (error) => this.problems.push(error.error().message));
     context.on("console", (message) => {

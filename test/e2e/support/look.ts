@@ -30,11 +30,27 @@ export async function goTo(page: Page, view: ViewName): Promise<void> {
   await page.getByRole("heading", { name: views[view], level: 1 }).waitFor();
 }
 
-/** What axe finds that keeps people out: rule, and where it is broken first. */
-export async function seriousViolations(page: Page): Promise<string[]> {
+/** Looks at a page that changes meanwhile: what is seen at the first one only was on its way. */
+const LOOKS = 4;
+const LOOK_MS = 700;
+
+/**
+ * What axe finds, and still finds when the page has come to rest, that keeps people out: rule, and where it is broken first.
+ * @param rules that are looked at; all of them when left out
+ */
+export async function seriousViolations(page: Page, rules?: readonly string[]): Promise<string[]> {
+  for (let look = 1; ; look++) {
+    const found = await violations(page, rules);
+    if (found.length === 0 || look === LOOKS) return found;
+    await page.waitForTimeout(LOOK_MS);
+  }
+}
+
+async function violations(page: Page, rules?: readonly string[]): Promise<string[]> {
   // As an expression of the debugger's, which the page's content security policy does not concern.
   await page.evaluate(`${axe}; undefined`);
-  const found = (await page.evaluate('axe.run(document, { resultTypes: ["violations"] })')) as {
+  const options = JSON.stringify({ resultTypes: ["violations"], ...(rules && { runOnly: rules }) });
+  const found = (await page.evaluate(`axe.run(document, ${options})`)) as {
     readonly violations: readonly Violation[];
   };
   return found.violations

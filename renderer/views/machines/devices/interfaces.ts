@@ -7,7 +7,7 @@ const sameMac = (a: string | undefined, b: string | undefined) => a?.toLowerCase
 
 async function storedVifs(machine: string): Promise<VifConfig[]> {
   const { config } = await call("machineShow", { machine });
-  return (config["vifs"] ?? []) as unknown as VifConfig[];
+  return (config.vifs ?? []) as unknown as VifConfig[];
 }
 
 async function storeVifs(machine: string, vifs: readonly VifConfig[]): Promise<string[]> {
