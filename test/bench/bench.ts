@@ -42,8 +42,9 @@ bench
   .description("Kills the lab server in the middle of random operations; ends with status 1 at the first loss.")
   .option("--rounds <rounds>", "kills", "300")
   .option("--seed <seed>", "of the random numbers, to repeat a failure", String(Date.now() % 1_000_000))
-  .action(async (options: { rounds: string; seed: string }) => {
-    const result = await benchCrash(Number(options.rounds), Number(options.seed));
+  .option("--kill-ms <ms>", "most milliseconds from the first operation to the kill; more on a busy host", "300")
+  .action(async (options: { rounds: string; seed: string; killMs: string }) => {
+    const result = await benchCrash(Number(options.rounds), Number(options.seed), Number(options.killMs));
     process.stdout.write(`${JSON.stringify(result, null, 2)}\n`);
   });
 

@@ -3,7 +3,8 @@ import { spawnSync } from "node:child_process";
 import { createHash, randomBytes } from "node:crypto";
 import { mkdirSync, rmSync, truncateSync, writeFileSync } from "node:fs";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { DiskLab, fileDisk, type ShellGuest, xvd } from "./shell-guest.ts";
+import { imageDisk, xvd } from "../disk-config.ts";
+import { DiskLab, type ShellGuest } from "./shell-guest.ts";
 
 const MIB = 1 << 20;
 const lab = new DiskLab();
@@ -15,11 +16,12 @@ let other: ShellGuest;
 
 beforeAll(async () => {
   shared = lab.image("shared.img", content);
-  const disks = [fileDisk(shared, { readOnly: true })];
-  // Both boot at the same time.
-  guest = await lab.start({ name: "one", disks });
-  other = await lab.start({ name: "two", disks });
-  await Promise.all([guest.ready(), other.ready()]);
+  const disks = [imageDisk(shared, { readOnly: true })];
+  guest = await (await lab.start({ name: "one", disks })).ready();
+  // The other comes of a snapshot, which takes less time than a boot.
+  const file = lab.path("booted");
+  await lab.host.snapshot([{ id: guest.handle.id, file, disks: [] }]);
+  other = await guest.restore(lab.host, file, { name: "two", disks });
 });
 afterAll(() => lab.end());
 
@@ -62,9 +64,9 @@ describe("two guests and one read-only image", () => {
   });
 
   it("exclude a third that would write", async () => {
-    const writable = fileDisk(shared, { vdev: xvd(1) });
+    const writable = imageDisk(shared, { vdev: xvd(1) });
     expect(await refusal(lab.host.attachDisk(guest.handle.id, writable))).toContain(`${shared} is in use`);
-    expect(await refusal(lab.start({ name: "three", disks: [fileDisk(shared)] }))).toContain(`${shared} is in use`);
+    expect(await refusal(lab.start({ name: "three", disks: [imageDisk(shared)] }))).toContain(`${shared} is in use`);
     expect(lab.host.vbds.list().length).toBe(2);
   });
 });
@@ -74,7 +76,7 @@ describe("a running guest", () => {
     const image = lab.image("hot.img", 8 * MIB);
     const id = guest.handle.id;
     for (const placement of ["driver-domain", "hypervisor"] as const) {
-      await lab.host.attachDisk(id, fileDisk(image, { vdev: xvd(1), placement }));
+      await lab.host.attachDisk(id, imageDisk(image, { vdev: xvd(1), placement }));
       const size = await guest.output(`
         ${appears("xvdb")}
         mke2fs -F /dev/xvdb >/dev/null 2>&1; mount -t ext4 /dev/xvdb /mnt; echo ${placement} >/mnt/file; umount /mnt
@@ -85,7 +87,7 @@ describe("a running guest", () => {
       expect(lab.host.xenstore.toolstack.read(`/local/domain/${id}/device/vbd/${xvd(1)}`)).toBeUndefined();
     }
     // The image is free, and the other guest finds what was written last.
-    await lab.host.attachDisk(other.handle.id, fileDisk(image, { vdev: xvd(1) }));
+    await lab.host.attachDisk(other.handle.id, imageDisk(image, { vdev: xvd(1) }));
     expect(await other.output(`${appears("xvdb")} mount -t ext4 /dev/xvdb /mnt; cat /mnt/file; umount /mnt`)).toBe(
       "hypervisor\n",
     );
@@ -95,13 +97,13 @@ describe("a running guest", () => {
   it("does not notice a disk that cannot be attached", async () => {
     const id = guest.handle.id;
     const before = tree("/local/domain");
-    const attach = (file: string, vdev = xvd(1)) => refusal(lab.host.attachDisk(id, fileDisk(file, { vdev })));
+    const attach = (file: string, vdev = xvd(1)) => refusal(lab.host.attachDisk(id, imageDisk(file, { vdev })));
     expect(await attach(lab.path("missing.img"))).toContain("missing.img");
     expect(await attach(lab.folder)).toContain(lab.folder);
     expect(await attach(lab.image("empty.img", 0))).toContain("empty.img");
     expect(await attach(lab.image("fine.img", MIB), xvd(0))).toContain("xvda");
     expect(await refusal(lab.host.detachDisk(id, xvd(7)))).toContain("xvdh");
-    expect(await refusal(lab.host.attachDisk(4711, fileDisk(shared, { readOnly: true })))).toContain("4711");
+    expect(await refusal(lab.host.attachDisk(4711, imageDisk(shared, { readOnly: true })))).toContain("4711");
     expect(tree("/local/domain")).toEqual(before);
     expect(await guest.output("ls /sys/block | grep xvd")).toBe("xvda\n");
   });
@@ -111,7 +113,7 @@ describe("a disk that fails", () => {
   it("gives I/O errors where its image was cut off, and serves the rest", async () => {
     const image = lab.image("cut.img", randomBytes(2 * MIB));
     const id = guest.handle.id;
-    await lab.host.attachDisk(id, fileDisk(image, { vdev: xvd(2) }));
+    await lab.host.attachDisk(id, imageDisk(image, { vdev: xvd(2) }));
     await guest.output(`${appears("xvdc")} dd if=/dev/xvdc of=/tmp/before bs=64k iflag=direct 2>/dev/null`);
     truncateSync(image, MIB);
     const block = (at: number) => `dd if=/dev/xvdc bs=4k skip=${at} count=1 iflag=direct 2>/dev/null`;
@@ -139,7 +141,7 @@ describe("a disk that fails", () => {
         writeFileSync(`${folder}/disk.img`, "");
         truncateSync(`${folder}/disk.img`, 2 * MIB - 4096);
         const id = guest.handle.id;
-        await lab.host.attachDisk(id, fileDisk(`${folder}/disk.img`, { vdev: xvd(3) }));
+        await lab.host.attachDisk(id, imageDisk(`${folder}/disk.img`, { vdev: xvd(3) }));
         // Blocks of 64 KiB with the block's number, until one fails; then all that were acknowledged are compared.
         const fill = (from: number) => `
         n=${from}
@@ -175,13 +177,13 @@ describe("detaching a disk that is in use", () => {
   it("is refused while the guest does not answer, and done when it does", async () => {
     const id = guest.handle.id;
     const image = lab.image("stuck.img", MIB);
-    await lab.host.attachDisk(id, fileDisk(image, { vdev: xvd(5) }));
+    await lab.host.attachDisk(id, imageDisk(image, { vdev: xvd(5) }));
     await guest.output(appears("xvdf"));
     process.kill(guest.handle.pid, "SIGSTOP");
     const message = await refusal(lab.host.detachDisk(id, xvd(5)));
     expect(message).toBe("the guest does not give up xvdf; unmount it in the guest, or add --force");
     // It is still this guest's.
-    const taken = fileDisk(image, { vdev: xvd(5) });
+    const taken = imageDisk(image, { vdev: xvd(5) });
     expect(await refusal(lab.host.attachDisk(other.handle.id, taken))).toContain("in use");
     process.kill(guest.handle.pid, "SIGCONT");
     await lab.host.detachDisk(id, xvd(5));
@@ -191,7 +193,7 @@ describe("detaching a disk that is in use", () => {
   it("leaves a guest that runs on without it", async () => {
     const id = guest.handle.id;
     const image = lab.image("busy.img", 8 * MIB);
-    await lab.host.attachDisk(id, fileDisk(image, { vdev: xvd(4) }));
+    await lab.host.attachDisk(id, imageDisk(image, { vdev: xvd(4) }));
     await guest.output(`${appears("xvde")} mke2fs -F /dev/xvde >/dev/null 2>&1; mount -t ext4 /dev/xvde /mnt
       echo kept >/mnt/file; sync`);
     await lab.host.detachDisk(id, xvd(4), true);
@@ -200,7 +202,7 @@ describe("detaching a disk that is in use", () => {
     await guest.run("umount -l /mnt");
     expect(await guest.output("echo alive; md5sum </dev/xvda")).toBe(`alive\n${checksum}  -\n`);
     // What was synced is in the image.
-    await lab.host.attachDisk(other.handle.id, fileDisk(image, { vdev: xvd(4) }));
+    await lab.host.attachDisk(other.handle.id, imageDisk(image, { vdev: xvd(4) }));
     expect(await other.output(`${appears("xvde")} mount -t ext4 /dev/xvde /mnt; cat /mnt/file; umount /mnt`)).toBe(
       "kept\n",
     );

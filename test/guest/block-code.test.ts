@@ -1,6 +1,7 @@
 /** Programs that are read from a disk into pages where others were executed before: the CPU must not run what it knew. */
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { DiskLab, fileDisk, type ShellGuest, xvd } from "./shell-guest.ts";
+import { imageDisk, xvd } from "../disk-config.ts";
+import { DiskLab, type ShellGuest } from "./shell-guest.ts";
 import { directCaller, letterPage, letterProgram } from "./tiny-program.ts";
 
 const MIB = 1 << 20;
@@ -22,7 +23,7 @@ beforeAll(async () => {
   const image = new Uint8Array(4 * MIB);
   for (const [i, letter] of LETTERS.entries()) image.set(letterPage(letter), i * 4096);
   const disks = (["driver-domain", "hypervisor"] as const).map((placement, i) =>
-    fileDisk(lab.image(`${placement}.img`, image), { vdev: xvd(i), placement }),
+    imageDisk(lab.image(`${placement}.img`, image), { vdev: xvd(i), placement }),
   );
   // Little memory: pages are reused soon. Nor does the kernel clear them first, as that write would be noticed.
   guest = await lab.start({ name: "coherent", memoryMiB: 128, disks, files, parameters: "init_on_alloc=0" });

@@ -7,8 +7,9 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import type { NbdSpec } from "../../engine/disk/spec.ts";
 import type { VbdConfig } from "../../engine/domain/vbd-toolstack.ts";
 import { until } from "../cli/domlab.ts";
+import { imageDisk, xvd } from "../disk-config.ts";
 import { freePort, hasProgram, startNbdServer } from "./host-tools.ts";
-import { DiskLab, fileDisk, type ShellGuest, xvd } from "./shell-guest.ts";
+import { DiskLab, type ShellGuest } from "./shell-guest.ts";
 
 const MIB = 1 << 20;
 
@@ -16,7 +17,7 @@ function nbdDisk(index: number, address: NbdSpec["address"], more: Partial<NbdSp
   const target =
     "socket" in address ? `nbd+unix:///?socket=${address.socket}` : `nbd://${address.host}:${address.port}`;
   const store: NbdSpec = { kind: "nbd", address, export: "", readOnly: false, ...more };
-  return { ...fileDisk(target), store, vdev: xvd(index) };
+  return { ...imageDisk(target), store, vdev: xvd(index) };
 }
 
 describe.runIf(hasProgram("nbdkit"))("a disk on an NBD server", () => {

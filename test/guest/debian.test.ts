@@ -14,7 +14,7 @@ import { CONSOLE_SIZE_NODE } from "../../main/images/console-size.ts";
 import { cachedDebian, type DebianImage, prepareDebian } from "../../main/images/debian.ts";
 import { checkTools } from "../../main/images/debian-build.ts";
 import { ImageError } from "../../main/images/errors.ts";
-import { xvd } from "./shell-guest.ts";
+import { xvd } from "../disk-config.ts";
 
 const GIB = 1024 ** 3;
 const DISK_SIZE = 10 * GIB;
@@ -75,7 +75,7 @@ class Dialogue {
   }
 
   /** Output of a command typed at root's prompt. */
-  async output(command: string, limit = 60_000): Promise<string> {
+  async output(command: string, limit = 150_000): Promise<string> {
     // The quotes keep the echo of what is typed from looking like the mark.
     await this.type(`${command}; echo e''nd-$?-\n`);
     await this.until(/e''nd-\$\?-\r\n/, limit);

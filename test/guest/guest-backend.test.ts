@@ -1,6 +1,7 @@
 /** A guest that serves another guest's disk with its own xen-blkback: both are stock Linux, and either may die. */
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { DiskLab, fileDisk, type ShellGuest, xvd } from "./shell-guest.ts";
+import { imageDisk, xvd } from "../disk-config.ts";
+import { DiskLab, type ShellGuest } from "./shell-guest.ts";
 
 const MIB = 8;
 /** Block special file 7:0, in hexadecimal as the hotplug script writes it. */
@@ -23,7 +24,7 @@ function backendDirectory(front: number): string {
 
 /** Starts a guest whose disk is the other guest's loop device, and does what the block hotplug script does there. */
 async function startFront(name: string): Promise<ShellGuest> {
-  const disk = fileDisk("/dev/loop0", { backend: "back" });
+  const disk = imageDisk("/dev/loop0", { backend: "back" });
   const front = await lab.start({ name, memoryMiB: 192, disks: [disk] });
   const { toolstack } = lab.host.xenstore;
   toolstack.write(`${backendDirectory(front.handle.id)}/physical-device`, LOOP0);
@@ -94,7 +95,7 @@ describe("a guest's own block backend", () => {
     await back.handle.kill();
     // What is asked of the disk fails or waits; the guest's kernel lives, and gets disks from elsewhere.
     await front.run("dd if=/dev/xvda of=/tmp/read bs=4k count=1 iflag=direct 2>/dev/null &");
-    await lab.host.attachDisk(front.handle.id, fileDisk(lab.image("other.img", 1 << 20), { vdev: xvd(1) }));
+    await lab.host.attachDisk(front.handle.id, imageDisk(lab.image("other.img", 1 << 20), { vdev: xvd(1) }));
     expect(await front.output(`${appears("xvdb")} blockdev --getsize64 /dev/xvdb; wc -c </tmp/read`)).toBe(
       `${1 << 20}\n0\n`,
     );

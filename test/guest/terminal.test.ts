@@ -18,7 +18,7 @@ function tmux(...args: string[]): string {
 const screen = (): string => tmux("capture-pane", "-p", "-S", "-2000", "-t", "main");
 const keys = (...names: string[]): string => tmux("send-keys", "-t", "main", ...names);
 /** Waits for something on the screen; a failure shows the screen. */
-async function waitFor(what: string, condition: () => boolean, limit = 60_000): Promise<void> {
+async function waitFor(what: string, condition: () => boolean, limit = 150_000): Promise<void> {
   await until(what, condition, limit).catch((error: Error) => {
     throw new Error(`${error.message}; the screen shows:\n${screen().trimEnd()}`);
   });

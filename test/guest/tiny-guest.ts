@@ -185,7 +185,7 @@ export interface TinyRun {
 }
 
 /** Runs a kernel to its end, or for `limit` milliseconds. */
-export async function runTiny(kernel: Uint8Array, limit = 20_000): Promise<TinyRun> {
+export async function runTiny(kernel: Uint8Array, limit = 60_000): Promise<TinyRun> {
   const domain = await startDomain({
     id: 1,
     name: "tiny",
