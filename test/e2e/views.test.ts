@@ -260,6 +260,24 @@ describe.skipIf(missingBrowser)(`the views${because}`, () => {
     await field.waitFor({ state: "detached" });
   });
 
+  it("takes a key that comes before what was closed is gone", async () => {
+    await goTo(page, "machines");
+    const field = page.getByRole("combobox", { name: "Commands" });
+    const dialog = page.getByRole("dialog", { name: "New machine" });
+    const host = await page.context().newCDPSession(page);
+    await host.send("Emulation.setCPUThrottlingRate", { rate: 10 });
+    await page.keyboard.press("Control+K");
+    await field.waitFor();
+    // Sent together, as fast fingers and slow hosts do.
+    await Promise.all([page.keyboard.press("Escape"), page.keyboard.press("n")]);
+    await dialog.waitFor();
+    await host.send("Emulation.setCPUThrottlingRate", { rate: 1 });
+    await expect.poll(() => hasFocus(dialog.getByRole("textbox", { name: "Name" }))).toBe(true);
+    await page.keyboard.press("Escape");
+    await dialog.waitFor({ state: "detached" });
+    await host.detach();
+  });
+
   it("creates, resizes and deletes an image by keys alone, and takes that back", async () => {
     const { keyboard } = page;
     await keyboard.press("g");

@@ -58,9 +58,13 @@ function combinationOf(event: KeyboardEvent): string {
   return modifiers + (event.key.length === 1 ? event.key.toUpperCase() : event.key);
 }
 
+/** What is closed stays in the document, and keeps the focus, for some frames more. */
+const closed = ':is([role="dialog"], [role="menu"])[data-state="closed"]';
+const inTheWay = ':is([role="dialog"], [role="menu"]):not([data-state="closed"])';
+
 /** Where letters are text, only combinations with a modifier are commands; a console takes those too, but for ours. */
 function takesText(target: EventTarget | null): boolean {
-  if (!(target instanceof HTMLElement)) return false;
+  if (!(target instanceof HTMLElement) || target.closest(closed)) return false;
   return target.isContentEditable || /^(INPUT|TEXTAREA|SELECT)$/.test(target.tagName);
 }
 
@@ -72,7 +76,7 @@ export function listenToKeys(): () => void {
     if (event.defaultPrevented || event.isComposing) return;
     const combination = combinationOf(event);
     const isPlain = !combination.includes("Mod+") && !combination.includes("Alt+");
-    if (isPlain && (takesText(event.target) || document.querySelector('[role="dialog"], [role="menu"]'))) return;
+    if (isPlain && (takesText(event.target) || document.querySelector(inTheWay))) return;
     const sequence = event.timeStamp - beforeAt < SEQUENCE_MS ? `${before} ${combination}` : combination;
     const usable = commands.all.filter(({ enabled }) => enabled?.() ?? true);
     const found = usable.find(({ keys }) => keys === sequence) ?? usable.find(({ keys }) => keys === combination);
