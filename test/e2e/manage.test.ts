@@ -8,7 +8,7 @@ import { idle, tinyKernel } from "../cli/tiny-kernel.ts";
 import { App } from "./support/app.ts";
 import { because, missingBrowser } from "./support/browser.ts";
 import { BOOT_MS, GuestConsole } from "./support/guest-console.ts";
-import { hasFocus, press, runCommand, tabTo } from "./support/keyboard.ts";
+import { hasFocus, press, runCommand, tabTo, takeBack } from "./support/keyboard.ts";
 import { goTo } from "./support/look.ts";
 
 /** The first one has a system; the others have a kernel that waits for ever, and takes no requests. The first two are started. */
@@ -120,10 +120,12 @@ describe.skipIf(missingBrowser)(`a lab of some machines${because}`, () => {
     await expect.poll(() => hasFocus(dialog.getByRole("combobox", { name: "Group" }))).toBe(true);
     await page.keyboard.type("office");
     await page.keyboard.press("Enter");
-    await press(page, group("shop"));
-    await expect.poll(names).toEqual(["beta", "delta", "alpha", "gamma"]);
-    await page.keyboard.press("u");
+    await group("office").waitFor();
+    const groups = (await app.call("machineList", {})).map((machine) => `${machine.name} ${machine.group}`);
+    expect(groups.sort()).toEqual(["alpha shop", "beta office", "delta office", "gamma shop"]);
+    await takeBack(page, "2 machines are in the group office now.");
     await group("office").waitFor({ state: "detached" });
+    await press(page, group("shop"));
     await expect.poll(names).toEqual(["alpha", "gamma", "beta", "delta"]);
     await tabTo(page, page.getByRole("checkbox", { name: "By group" }), "Shift+Tab");
     await page.keyboard.press("Space");
@@ -147,7 +149,7 @@ describe.skipIf(missingBrowser)(`a lab of some machines${because}`, () => {
       "delta",
       "gamma",
     ]);
-    await page.keyboard.press("u");
+    await takeBack(page, "2 machines were deleted");
     await expect.poll(names).toEqual(["alpha", "beta", "delta", "gamma"]);
     expect(await app.call("machineList", { deleted: true })).toEqual([]);
   });

@@ -8,7 +8,7 @@ import type { Page } from "playwright-core";
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
 import { App } from "./support/app.ts";
 import { because, missingBrowser } from "./support/browser.ts";
-import { chooseItem, hasFocus, press, runCommand, tabTo } from "./support/keyboard.ts";
+import { chooseItem, hasFocus, press, runCommand, tabTo, takeBack } from "./support/keyboard.ts";
 import { goTo, seriousViolations, tooWide, type ViewName, views } from "./support/look.ts";
 
 const MACHINES = 50;
@@ -309,7 +309,7 @@ describe.skipIf(missingBrowser)(`the views${because}`, () => {
     await row.getByText("5 MiB", { exact: true }).first().waitFor();
     await menu("Delete");
     await row.waitFor({ state: "detached" });
-    await keyboard.press("u");
+    await takeBack(page, "keyed was deleted.");
     await row.getByText("5 MiB", { exact: true }).first().waitFor();
   });
 
@@ -354,7 +354,7 @@ describe.skipIf(missingBrowser)(`the views${because}`, () => {
     expect(await rulesOf("bykeys")).toBe(1);
     await press(page, rule.getByRole("button", { name: /^Delete rule/ }));
     await rule.waitFor({ state: "detached" });
-    await keyboard.press("u");
+    await takeBack(page, "is gone.");
     await rule.waitFor();
     await runCommand(page, "Delete bykeys…");
     const doomed = page.getByRole("dialog", { name: /bykeys/ });

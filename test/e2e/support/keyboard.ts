@@ -37,6 +37,13 @@ export async function chooseItem(page: Page, name: string): Promise<void> {
   await page.keyboard.press("Enter");
 }
 
+/** Takes back what a message tells of, once it offers that: a row may be gone from its table before. */
+export async function takeBack(page: Page, told: string): Promise<void> {
+  const message = page.getByRole("region", { name: "Messages" }).getByRole("status").filter({ hasText: told });
+  await message.last().getByRole("button", { name: "Undo" }).waitFor();
+  await page.keyboard.press("u");
+}
+
 /** Finds a command in the palette by its name, and runs it: with keys that also a console leaves to the app. */
 export async function runCommand(page: Page, name: string): Promise<void> {
   const field = page.getByRole("combobox", { name: "Commands" });
