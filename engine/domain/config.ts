@@ -23,7 +23,8 @@ export type DomainConfig = z.infer<typeof domainConfig>;
 
 /** What the host adds: where the domain's memory and the directory of domains are, on hosts that can share memory. */
 export const domainStart = z.object({
-  config: domainConfig,
+  /** A restored guest has booted already. */
+  config: domainConfig.partial({ image: true }),
   shared: z.object({ memory: z.string(), directory: z.string() }).optional(),
   /**
    * What a restored guest was (snapshot/guest-state.ts), which the host has checked. Its memory may still be on its way:

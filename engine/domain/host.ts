@@ -55,6 +55,9 @@ export interface HostOptions {
 /** A guest to start; the host chooses its number unless one is given. */
 export type GuestConfig = Omit<DomainConfig, "id"> & { readonly id?: number } & DeviceWishes;
 
+/** What restores a guest: it has booted what it is made of. */
+export type RestoreConfig = Omit<GuestConfig, "image">;
+
 /** A TypeScript domain to start. */
 export type TypescriptConfig = TypescriptDomainConfig & DeviceWishes;
 
@@ -193,7 +196,7 @@ export class Host {
    * @param beforeRun awaited when all is in place and the guest has not run yet; if it rejects, the domain is ended
    * @throws SnapshotError, StoreStateError for a file that cannot be restored; as startGuest() for the rest
    */
-  async restoreGuest(given: GuestConfig, path: string, beforeRun?: () => Promise<void>): Promise<DomainHandle> {
+  async restoreGuest(given: RestoreConfig, path: string, beforeRun?: () => Promise<void>): Promise<DomainHandle> {
     const { disks = [], vifs = [], ...config } = given;
     const saved = await openGuest(path);
     const wanted = given.id ?? (this.table.isTaken(saved.domid) ? undefined : saved.domid);

@@ -24,7 +24,7 @@ import { openMappedPath } from "../memory/mapped.ts";
 import type { GuestState } from "../snapshot/guest-state.ts";
 import { type RelayMessage, RingRelay, type SavedRing } from "../xenstore/relay.ts";
 import { XenstoreRing } from "../xenstore/ring.ts";
-import type { DomainConfig, DomainExit, DomainStart, DomainStatistics } from "./config.ts";
+import type { DomainExit, DomainStart, DomainStatistics } from "./config.ts";
 import { HypervisorDevices } from "./driver/hypervisor-devices.ts";
 import type { PvhEntry } from "./entry-state.ts";
 import { GuestCapture } from "./guest-capture.ts";
@@ -48,8 +48,9 @@ export interface MachineEvents {
   readonly backendStore: (message: RelayMessage) => void;
 }
 
-async function loadKernel(config: DomainConfig, memory: GuestMemory): Promise<PvhEntry> {
-  const image = await prepareImage(config.image);
+async function loadKernel({ image: wanted }: DomainStart["config"], memory: GuestMemory): Promise<PvhEntry> {
+  if (wanted === undefined) throw new TypeError("a guest that is to boot has no image");
+  const image = await prepareImage(wanted);
   const frames = createGuestFrames(memory.attach());
   const { eip, ebx } = loadImage(image, frames, {
     reserved: [{ start: SPECIAL_GFN * PAGE_SIZE, length: SPECIAL_GFNS * PAGE_SIZE }],
@@ -82,7 +83,7 @@ export class Machine {
   });
 
   private constructor(
-    config: DomainConfig,
+    config: DomainStart["config"],
     events: MachineEvents,
     worker: Worker,
     memory: GuestMemory,

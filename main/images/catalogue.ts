@@ -3,6 +3,7 @@
 import { join } from "node:path";
 import { type CachedImage, cacheDirectory, cachedImage, readCachedImage, type StoreOptions } from "./cache.ts";
 import { cachedDebian, prepareDebian } from "./debian.ts";
+import { LOGIN_PROMPT } from "./debian-recipe.ts";
 import {
   SHELL_BANNER,
   SHELL_COMMAND_LINE,
@@ -40,6 +41,8 @@ function shellImage(name: string, { directory, manifest, files }: CachedImage): 
 }
 
 interface CatalogueEntry {
+  /** What a guest prints when it waits for a user. */
+  readonly prompt: string;
   /** From the cache, or made. */
   open(name: string, options: ImageOptions): Promise<GuestImage>;
   /** From the cache only. */
@@ -48,6 +51,7 @@ interface CatalogueEntry {
 
 const IMAGES: Readonly<Record<string, CatalogueEntry>> = {
   "debian-shell": {
+    prompt: SHELL_PROMPT,
     async open(name, options) {
       const fetch = (work: string) => fetchShellParts(work, options);
       return shellImage(name, await cachedImage(cacheDirectory(options.env), name, fetch, options));
@@ -58,6 +62,7 @@ const IMAGES: Readonly<Record<string, CatalogueEntry>> = {
     },
   },
   debian: {
+    prompt: LOGIN_PROMPT,
     open: (_name, options) => prepareDebian(options),
     cached: (_name, options) => cachedDebian(options),
   },
@@ -65,6 +70,11 @@ const IMAGES: Readonly<Record<string, CatalogueEntry>> = {
 
 /** Names that `openImage` accepts. */
 export const imageNames: readonly string[] = Object.keys(IMAGES);
+
+/** What a guest of an image prints when it waits for a user; undefined for a name that is none. */
+export function promptOf(name: string): string | undefined {
+  return Object.hasOwn(IMAGES, name) ? IMAGES[name]?.prompt : undefined;
+}
 
 /**
  * Gets an image, from the cache or, the first time, from Debian's archive. One with a root disk is made of packages

@@ -84,9 +84,8 @@ async function sample(host: Host, handle: DomainHandle, memoryMiB: number, file:
   if (taken === undefined) throw new Error("no snapshot was taken");
   await delay(REST_MS);
   await handle.kill();
-  const config = { name: MACHINE, memoryMiB, image: { kernel: { path: "" }, initrd: [], commandLine: "" } };
   const begin = performance.now();
-  const restored = await host.restoreGuest(config, file);
+  const restored = await host.restoreGuest({ name: MACHINE, memoryMiB }, file);
   await answers(restored.console);
   const restoreMs = performance.now() - begin;
   rmSync(file);

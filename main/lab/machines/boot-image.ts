@@ -1,7 +1,14 @@
 /** What a machine boots: kernel, initial RAM disk and command line, its own or an image's. */
 import { dirname, sep } from "node:path";
 import type { GuestConfig } from "../../../engine/domain/host.ts";
-import { cachedGuestImage, type GuestImage, imageNames, openImage, type RootImage } from "../../images/catalogue.ts";
+import {
+  cachedGuestImage,
+  type GuestImage,
+  imageNames,
+  openImage,
+  promptOf,
+  type RootImage,
+} from "../../images/catalogue.ts";
 import { keepDebian, openDebian, prepareDebian } from "../../images/debian.ts";
 import { ImageError } from "../../images/errors.ts";
 import { nearest } from "../store/nearest.ts";
@@ -31,6 +38,8 @@ export interface BootOptions {
 export interface BootImages {
   /** Makes sure that the image which the configuration names is there to be had. @throws ImageError "unknown-image" */
   checkImage(config: Pick<DeepReadonly<MachineConfig>, "image">): void;
+  /** What a guest of the machine prints when it waits for a user, when that is known. */
+  promptOf(config: DeepReadonly<MachineConfig>): string | undefined;
   /** @throws ImageError, MachineError: one line with cause and remedy */
   boot(config: DeepReadonly<MachineConfig>, options: BootOptions): Promise<Boot>;
   /**
@@ -53,6 +62,10 @@ interface OpenedImage {
   readonly commandLine: string;
   readonly prompt: string | undefined;
 }
+
+/** Whether a machine boots nothing of the image that it may name. */
+const bringsAll = ({ image, kernel, initrd }: DeepReadonly<MachineConfig>): boolean =>
+  image === null || (kernel !== undefined && initrd !== undefined);
 
 type Archive = Uint8Array<ArrayBuffer>;
 
@@ -102,9 +115,15 @@ export class CatalogueImages implements BootImages {
     return { kernel, initrd: archives, commandLine, prompt };
   }
 
+  promptOf(config: DeepReadonly<MachineConfig>): string | undefined {
+    const { image } = config;
+    const isOwn = this.own().some(({ name }) => name === image);
+    return image === null || isOwn || bringsAll(config) ? undefined : promptOf(image);
+  }
+
   async boot(config: DeepReadonly<MachineConfig>, options: BootOptions): Promise<Boot> {
-    const bringsAll = config.image === null || (config.kernel !== undefined && config.initrd !== undefined);
-    const image = bringsAll || config.image === null ? undefined : await this.open(config.image, options);
+    const { image: name } = config;
+    const image = name === null || bringsAll(config) ? undefined : await this.open(name, options);
     const kernel = config.kernel ?? image?.kernel;
     if (kernel === undefined) {
       throw new MachineError(

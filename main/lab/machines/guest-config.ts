@@ -3,10 +3,9 @@ import { join } from "node:path";
 import { parseVdev } from "../../../engine/device/block/vdev.ts";
 import { parseNbdAddress } from "../../../engine/disk/nbd/uri.ts";
 import type { StoreSpec } from "../../../engine/disk/spec.ts";
-import type { GuestConfig } from "../../../engine/domain/host.ts";
+import type { RestoreConfig } from "../../../engine/domain/host.ts";
 import type { VbdConfig } from "../../../engine/domain/vbd-toolstack.ts";
 import { type DeepReadonly, type DiskConfig, isNbdSource, type MachineConfig } from "../store/schema.ts";
-import type { Boot } from "./boot-image.ts";
 import type { ImageFile, ImageTools } from "./image-tools.ts";
 
 export type Disk = DeepReadonly<DiskConfig>;
@@ -67,20 +66,18 @@ export function logsOf(folder: string): { consoleLog: string; hypervisorLog: str
   };
 }
 
-/** @throws DiskError for an image that cannot be served */
-export async function guestConfig(
+/** Everything about a guest but what it boots. @throws DiskError for an image that cannot be served */
+export async function restoreConfig(
   config: DeepReadonly<MachineConfig>,
-  boot: Boot,
   folder: string,
   images: ImageTools,
-): Promise<GuestConfig> {
+): Promise<RestoreConfig> {
   const disks: VbdConfig[] = [];
   for (const disk of config.disks) disks.push(await vbdOf(disk, images));
   const { consoleLog, hypervisorLog } = logsOf(folder);
   return {
     name: config.name,
     memoryMiB: config.memoryMiB,
-    image: boot.image,
     consoleLog,
     hypervisorLog,
     disks,

@@ -1,7 +1,7 @@
 /** What machines need of the host that runs them; a test has a smaller one. */
 import type { StoreSpec } from "../../../engine/disk/spec.ts";
 import type { DomainHandle } from "../../../engine/domain/guest.ts";
-import type { GuestConfig, Host } from "../../../engine/domain/host.ts";
+import type { GuestConfig, Host, RestoreConfig } from "../../../engine/domain/host.ts";
 import type { ForwardConfig } from "../../../engine/domain/network-config.ts";
 import type { AttachedVbd, VbdConfig } from "../../../engine/domain/vbd-toolstack.ts";
 import type { AttachedVif } from "../../../engine/domain/vif-toolstack.ts";
@@ -39,7 +39,7 @@ export interface MachineHost {
    * Makes a domain from a memory file. `beforeRun` is awaited when all is in place and the guest has not run yet; if it
    * rejects, the domain is ended.
    */
-  restoreGuest(config: GuestConfig, file: string, beforeRun?: () => Promise<void>): Promise<DomainHandle>;
+  restoreGuest(config: RestoreConfig, file: string, beforeRun?: () => Promise<void>): Promise<DomainHandle>;
   pause(id: number): Promise<void>;
   unpause(id: number): Promise<void>;
   /** With `stop` the guests end once their files are written; otherwise they go on. All stop at one consistent moment. */

@@ -5,6 +5,7 @@
 import { mkdir } from "node:fs/promises";
 import type { DomainExit } from "../../../engine/domain/config.ts";
 import type { DomainHandle } from "../../../engine/domain/guest.ts";
+import type { GuestConfig, RestoreConfig } from "../../../engine/domain/host.ts";
 import { writeCrashReport } from "../../crash-report.ts";
 import { explain } from "../../failure.ts";
 import { CONSOLE_SIZE_NODE, formatConsoleSize } from "../../images/console-size.ts";
@@ -14,7 +15,7 @@ import type { MachineContext } from "./context.ts";
 import { askGuest, type GuestRequest } from "./control-node.ts";
 import { MachineError, wrongState } from "./errors.ts";
 import { closeForwards, type OpenForward, openForwards } from "./forwards.ts";
-import { guestConfig, imageOf, isImage, logsOf } from "./guest-config.ts";
+import { imageOf, isImage, logsOf, restoreConfig } from "./guest-config.ts";
 import { MachineConsole } from "./machine-console.ts";
 import { OperationQueue } from "./operation-queue.ts";
 import type { OperationControl } from "./operations.ts";
@@ -155,7 +156,7 @@ export class Machine {
     this.message = undefined;
     this.setPhase("starting");
     try {
-      const { config, prompt } = await this.prepare(control);
+      const { config, prompt } = await this.prepareBoot(control);
       control.commit();
       await this.commit((record) => {
         record.wasRunning = true;
@@ -178,23 +179,31 @@ export class Machine {
     this.setPhase(undefined);
   }
 
-  /** Everything that can be found missing before the guest is made. */
-  private async prepare(control: OperationControl) {
-    const { layers, boot, images } = this.context;
+  /** Everything about the disks that can be found missing before the guest is made. */
+  private async prepare(): Promise<RestoreConfig> {
+    const { layers, images } = this.context;
     const { config } = this.record;
     await mkdir(this.folder, { recursive: true, mode: 0o700 });
     await layers.claim(this.id, config.disks.filter(isImage).map(imageOf));
+    return await restoreConfig(config, this.folder, images);
+  }
+
+  /** The same, and what the guest boots. */
+  private async prepareBoot(control: OperationControl): Promise<{ config: GuestConfig; prompt: string | undefined }> {
+    const { layers, boot } = this.context;
+    const { config } = this.record;
+    const prepared = await this.prepare();
     const root = config.disks.find(isImage);
     const chain = root === undefined ? [] : await layers.chainOf(imageOf(root));
     control.step("getting the kernel");
-    const booted = await boot.boot(config, {
+    const { image, prompt } = await boot.boot(config, {
       signal: control.signal,
       progress: (text) => control.step(text),
       terminal: this.console.size,
       chain,
     });
     control.step("starting");
-    return { config: await guestConfig(config, booted, this.folder, images), prompt: booted.prompt };
+    return { config: { ...prepared, image }, prompt };
   }
 
   /**
@@ -202,7 +211,7 @@ export class Machine {
    * runs: a crash after that finds a stopped machine, as after a power cut, and never old memory with newer disks.
    */
   private async resumeNow(control: OperationControl): Promise<number> {
-    const { store, host, layers } = this.context;
+    const { store, host, layers, boot } = this.context;
     const { memory } = this.record;
     if (memory === undefined) throw new Error("a suspended machine without a memory file");
     const file = store.paths.memoryFile(memory);
@@ -221,7 +230,8 @@ export class Machine {
     const owner = `memory of ${this.id}`;
     layers.keep(owner, file);
     try {
-      const { config, prompt } = await this.prepare(control);
+      const config = await this.prepare();
+      const prompt = boot.promptOf(this.record.config);
       control.commit();
       const domid = await this.launch(() => host.restoreGuest(config, file, beforeRun), prompt);
       layers.release(owner);

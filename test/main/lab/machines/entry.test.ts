@@ -120,6 +120,7 @@ describe("an exported machine", () => {
     const boot = {
       boot: async () => ({ image: { kernel: { path: "/k" }, initrd: [], commandLine: "" }, prompt: undefined }),
       checkImage: () => {},
+      promptOf: () => undefined,
       bootFiles: async () => undefined,
       rootImage: async () => undefined,
     };

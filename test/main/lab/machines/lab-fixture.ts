@@ -11,8 +11,9 @@ import { FakeHost } from "./fake-host.ts";
 /** Only asked about names. */
 const catalogue = new CatalogueImages(() => [], os.tmpdir());
 
-const boot: BootImages = {
+export const boot: BootImages = {
   checkImage: (config) => catalogue.checkImage(config),
+  promptOf: () => "fake# ",
   boot: async () => ({ image: { kernel: { path: "/vmlinuz" }, initrd: [], commandLine: "" }, prompt: "fake# " }),
   bootFiles: async () => ({ kernel: "/vmlinuz", commandLine: "console=hvc0" }),
   rootImage: async () => undefined,

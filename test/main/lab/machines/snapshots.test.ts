@@ -3,7 +3,8 @@ import path from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { checkQcow2 } from "../../../../engine/disk/image-tools/check.ts";
 import { imageInfo } from "../../../../engine/disk/image-tools/info.ts";
-import { LabFixture, reopened } from "./lab-fixture.ts";
+import type { BootImages } from "../../../../main/lab/machines/boot-image.ts";
+import { boot, LabFixture, reopened } from "./lab-fixture.ts";
 
 let lab: LabFixture;
 const others: LabFixture[] = [];
@@ -187,6 +188,28 @@ describe("suspended machines", () => {
     await lab.call("machineDestroy", { machine: "web", discard: true });
     expect((await lab.call("machineShow", { machine: "web" })).state).toBe("stopped");
     expect(files("memory")).toEqual([]);
+  });
+
+  it("go on without the image that they booted from", async () => {
+    let isThere = true;
+    const missing: BootImages = {
+      ...boot,
+      boot: async (...given) => {
+        if (!isThere) throw new Error("no image to be had");
+        return await boot.boot(...given);
+      },
+    };
+    await lab.quit();
+    await lab.open({ boot: missing });
+    await lab.create("web");
+    await lab.call("machineStart", { machine: "web" });
+    await lab.call("machineSuspend", { machine: "web" });
+    isThere = false;
+    await lab.call("machineResume", { machine: "web" });
+    const guest = lab.host.get("web");
+    guest.print("fake# ");
+    await lab.call("machineWait", { machine: "web", until: { kind: "answering" }, timeoutSeconds: 20 });
+    expect(guest.config).not.toHaveProperty("image");
   });
 
   it("are what running ones become when the lab ends, and go on when it starts", async () => {
