@@ -94,7 +94,7 @@ const serverFile = () => JSON.parse(readFileSync(path.join(folder, "home", "serv
 describe("domlab serve", () => {
   it("opens the lab, and brings it back when it is killed, but not when it was ended", async () => {
     const { url, errors } = await serve("--port", "0");
-    expect(errors()).toContain("Ctrl-C ends the interface");
+    await until("its last words", () => errors().includes("Ctrl-C ends the interface"));
     const page = await browse(url);
     const info = await page.call("labInfo");
     expect(info).toMatchObject({ ok: true, result: { home: path.join(folder, "home") } });

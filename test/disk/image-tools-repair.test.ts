@@ -219,6 +219,18 @@ describe.runIf(hasQemu)("check and repair", () => {
     expect((await checkQcow2(packed)).compressedClusters).toBeGreaterThan(0);
   });
 
+  it("finds an L1 entry that says of no table that it belongs to nobody else", async () => {
+    const path = join(temporaryFolder(), "a");
+    const { l1 } = await sample(path);
+    setEntry(path, l1, 1n << 63n);
+    expect(qemuCheck(path)).toBe("errors");
+    const before = await checkQcow2(path);
+    expect(before.state).toBe("errors");
+    expect(before.problems).toContainEqual(expect.objectContaining({ kind: "bad-entry", offset: l1 }));
+    expect((await repairQcow2(path, "errors")).after.state).toBe("clean");
+    expect(qemuCheck(path)).toBe("clean");
+  });
+
   it("finds what qemu-img finds when bits of the tables flip, and mends it", async () => {
     const folder = temporaryFolder();
     const good = join(folder, "good");

@@ -163,7 +163,7 @@ function writeRefcounts(scan: Scan, which: (wanted: number, found: number) => bo
   }
 }
 
-/** Masks reserved bits away; drops entries that point to nowhere if that is wished. @returns how many were dropped */
+/** Masks away bits that mean nothing; drops entries that point to nowhere if that is wished. @returns how many were dropped */
 function mendEntries(scan: Scan, mode: RepairMode): number {
   const wrong = mode === "all" ? overlapping(scan) : [];
   // Of an L2 table that overlaps, nobody knows yet whether its entries are any.
@@ -182,7 +182,8 @@ function mendEntries(scan: Scan, mode: RepairMode): number {
 function maskReserved(scan: Scan, { at, level }: EntryPlace): void {
   const entry = readTable(scan.file, at, 8);
   const zero = level === "l2" && scan.header.version === 3 ? entry.getUint32(4) & 1 : 0;
-  entry.setUint32(0, (entry.getUint32(0) & (COPIED_HIGH | 0x00ff_ffff)) >>> 0);
+  const copied = level === "l1" && entryOffset(entry.getUint32(0), entry.getUint32(4)) === 0 ? 0 : COPIED_HIGH;
+  entry.setUint32(0, (entry.getUint32(0) & (copied | 0x00ff_ffff)) >>> 0);
   entry.setUint32(4, ((entry.getUint32(4) & 0xffff_fe00) | zero) >>> 0);
   scan.file.writeSync(new Uint8Array(entry.buffer), at);
 }

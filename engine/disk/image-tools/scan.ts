@@ -263,7 +263,8 @@ export class Scan {
       const offset = entryOffset(high, low);
       const aligned = offset % clusterSize === 0;
       const inside = offset < this.clusters * clusterSize;
-      if (hasReservedL1Bits(high, low) || !aligned) {
+      // Flags without a table: its data is lost.
+      if (offset === 0 || hasReservedL1Bits(high, low) || !aligned) {
         const maskable = aligned && inside;
         this.problem("bad-entry", at, `entry ${index} of the L1 table at ${l1Offset} is none`);
         this.badEntries.push({ at, level: "l1", why: "bad-entry", maskable });

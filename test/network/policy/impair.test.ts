@@ -160,9 +160,10 @@ describe("what becomes of frames", () => {
     expect(Math.abs(lost - 950)).toBeLessThan(100);
     expect(Math.abs(duplicated - 450)).toBeLessThan(75);
     expect(line.out.length).toBe(10_000 - lost + duplicated);
-    expect(line.marks.every((mark, n) => n === 0 || mark >= (line.marks[n - 1] ?? 0))).toBe(true);
-    expect(run(1).marks).toEqual(line.marks);
-    expect(run(2).marks).not.toEqual(line.marks);
+    const { marks } = line;
+    expect(marks.every((mark, n) => n === 0 || mark >= (marks[n - 1] ?? 0))).toBe(true);
+    expect(run(1).marks).toEqual(marks);
+    expect(run(2).marks).not.toEqual(marks);
   });
 
   test("reordering: about that share overtakes, and what waits keeps its order", () => {
