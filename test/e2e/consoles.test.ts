@@ -157,6 +157,17 @@ describe.skipIf(missingBrowser)(`consoles${because}`, () => {
     await expect.poll(height).toBe(usual.height);
   });
 
+  it("show underscores, which lie lowest", async () => {
+    const line = "_".repeat(20);
+    await left.run(`echo ${line}; echo`);
+    const row = left.region.getByRole("listitem").filter({ hasText: line }).first();
+    const box = await row.boundingBox();
+    if (box === null) throw new Error("the row is not shown");
+    const picture = async (y: number) => await page.screenshot({ clip: { ...box, y } });
+    // The row below it is empty.
+    expect((await picture(box.y)).equals(await picture(box.y + box.height))).toBe(false);
+  });
+
   it("give their log as a file", async () => {
     await left.run("echo logged ''line; seq 2000; clear");
     const coming = page.waitForEvent("download");

@@ -92,6 +92,8 @@ export class ConsoleTerminal {
       cursorBlink: true,
       fontFamily: getComputedStyle(document.documentElement).getPropertyValue("--mono").trim() || "monospace",
       fontSize,
+      // At 1 a row is cut off at whole pixels, and at some sizes, the usual 14 among them, underscores with it.
+      lineHeight: 1.1,
       // What a guest prints wrongly is told by the million, and kept by the browser's own console.
       logLevel: "off",
       minimumContrastRatio: 3,
