@@ -27,7 +27,7 @@ import {
   VCPU_INSTRUCTIONS,
   vcpuControl,
 } from "../memory/frame-plan.ts";
-import { HaltPoll } from "./halt-poll.ts";
+import { HaltPoll, type Surroundings } from "./halt-poll.ts";
 
 /**
  * Instructions per slice: a third of a millisecond at 150 MIPS. It bounds how late a timer is; events need no slice end, as the
@@ -84,10 +84,11 @@ export class VcpuLoop {
   /** How the guest ended while it was brought to rest. */
   private ended: LoopEnd | undefined;
   private readonly poll = new HaltPoll();
+  private readonly surroundings: Surroundings;
   private busyNs = 0;
 
   constructor(options: LoopOptions) {
-    const { mapping, plan } = options.context.domain;
+    const { mapping, plan, clock } = options.context.domain;
     this.context = options.context;
     this.cpu = options.cpu;
     this.instructions = options.instructions;
@@ -96,6 +97,7 @@ export class VcpuLoop {
     this.command = (mapping.base + plan.control + CONTROL_COMMAND) >>> 2;
     this.control = mapping.base + vcpuControl(plan, options.context.id);
     this.requests = (mapping.base + plan.control + CONTROL_REQUESTS) >>> 2;
+    this.surroundings = { clock, giveWay: () => mapping.giveWay() };
     this.shootdown = new CodeShootdown(mapping, options.context.id, (address) => this.cpu.dropCode(address));
     this.shootdown.decodes = true;
   }
@@ -257,12 +259,9 @@ export class VcpuLoop {
   private doze(timeoutNs: number, awake: () => boolean): void {
     const { clock, delivery } = this.context.domain;
     const start = clock();
-    const until = start + Math.min(this.poll.time, timeoutNs);
-    do {
-      if (awake()) return;
-    } while (clock() < until);
-    delivery.sleep(this.context.id, timeoutNs, awake);
-    this.poll.waited(clock() - start);
+    if (this.poll.look(this.surroundings, timeoutNs, awake)) return;
+    delivery.sleep(this.context.id, timeoutNs - (clock() - start), awake);
+    this.poll.waited(awake() ? clock() - start : Number.POSITIVE_INFINITY);
   }
 
   private readMsr(index: number): void {

@@ -33,6 +33,8 @@ export interface Mapping {
   wait(offset: number, expected: number, timeoutNs: number): void;
   /** Wakes `count` sleepers (one unless said) on the word at file offset `offset`, in any process. */
   wake(offset: number, count?: number): void;
+  /** Lets another thread of the host have the processor, where the host can do so. */
+  giveWay(): void;
   /** Gives a page-aligned range back to the host; it reads as zero afterwards. */
   discard(offset: number, length: number): void;
   /** Lets go of the file: what is mapped here reads as zeros of its own from now on, and holds no memory. */

@@ -36,6 +36,7 @@ function attach(descriptor: number, plan: FramePlan, options: AttachOptions): Ma
     wake(offset, count = 1) {
       if (!system.futexWake(start + BigInt(offset), count)) Atomics.notify(words, (base + offset) >>> 2, count);
     },
+    giveWay: () => system.yieldProcessor(),
     discard(offset, length) {
       if (!system.remove(start + BigInt(offset), length)) bytes.fill(0, base + offset, base + offset + length);
     },

@@ -45,6 +45,8 @@ export interface Posix {
   futexWait(address: bigint, expected: number, timeoutNs: number): boolean;
   /** Wakes up to `count` sleepers. */
   futexWake(address: bigint, count: number): boolean;
+  /** Lets another thread that is ready to run have this thread's processor. */
+  yieldProcessor(): void;
   /** Puts private zero pages in the place of a mapping, so that what it held on to is free. */
   unmapFixed(address: bigint, length: number): void;
   /** A shared mapping of a file from its start, where there is room for it. @throws SystemCallError */
@@ -114,6 +116,7 @@ function load(): Posix {
     "uint32_t",
   ]);
   const timespec = new BigInt64Array(2);
+  const schedYield = libc.func("sched_yield", "int", []);
   const munmap = libc.func("munmap", "int", ["intptr_t", "size_t"]);
   const memcpy = libc.func("memcpy", "intptr_t", ["intptr_t", "intptr_t", "size_t"]);
   const memcmp = libc.func("memcmp", "int", ["intptr_t", "intptr_t", "size_t"]);
@@ -135,6 +138,7 @@ function load(): Posix {
       const result = mmap(address, length, PROT_READ_WRITE, MAP_SHARED | MAP_FIXED, descriptor, offset);
       if (BigInt(result) !== address) throw new SystemCallError("mmap", koffi.errno());
     },
+    yieldProcessor: () => void schedYield(),
     unmapFixed(address, length) {
       const flags = MAP_PRIVATE | MAP_FIXED | MAP_ANONYMOUS;
       const result = mmap(address, length, PROT_READ_WRITE, flags, -1, 0);

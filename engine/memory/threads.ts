@@ -46,6 +46,7 @@ export function openThreadsMemory(token: MemoryToken & { readonly kind: "threads
         wake(offset, count = 1) {
           Atomics.notify(views.words, (base + offset) >>> 2, count);
         },
+        giveWay() {},
         discard(offset, length) {
           views.bytes.fill(0, base + offset, base + offset + Math.ceil(length / PAGE_SIZE) * PAGE_SIZE);
         },

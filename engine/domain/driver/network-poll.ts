@@ -24,6 +24,8 @@ export interface Pollable {
 const BUDGET = 64;
 /** A timer of the event loop is not finer than this: what is due sooner is looked for. */
 const TIMER_NS = 1_000_000;
+/** Longest look for more: it keeps the whole event loop busy. */
+const LOOK_NS = 200_000;
 
 export interface PollLoopOptions {
   readonly clock: Clock;
@@ -37,7 +39,7 @@ export class PollLoop {
   private readonly clock: Clock;
   private readonly turnEnd: () => void;
   private readonly next: (call: () => void) => void;
-  private readonly halt = new HaltPoll();
+  private readonly halt = new HaltPoll(LOOK_NS);
   private readonly members: Pollable[] = [];
   private first = 0;
   private running = false;

@@ -27,6 +27,7 @@ export type IoAnswer =
   | { readonly id: number; readonly ok: false; readonly message: string };
 
 const LONGEST_SLEEP_NS = 1e9;
+const clock = () => performance.now() * 1e6;
 
 async function answer(port: MessagePort, handle: (request: unknown) => unknown, message: IoRequest): Promise<void> {
   let reply: IoAnswer;
@@ -40,14 +41,12 @@ async function answer(port: MessagePort, handle: (request: unknown) => unknown, 
 
 /** Waits until the doorbell has rung more than `rung` times: for a moment by looking, then asleep. */
 function idle(thread: DomainThread, rung: number, poll: HaltPoll): void {
-  const { delivery, vcpu } = thread;
-  const start = performance.now();
-  const until = start + poll.time / 1e6;
-  do {
-    if (delivery.upcallPending(vcpu) || delivery.doorbell(vcpu) !== rung) return;
-  } while (performance.now() < until);
+  const { delivery, mapping, vcpu } = thread;
+  const rings = () => delivery.upcallPending(vcpu) || delivery.doorbell(vcpu) !== rung;
+  const start = clock();
+  if (poll.look({ clock, giveWay: () => mapping.giveWay() }, LONGEST_SLEEP_NS, rings)) return;
   delivery.sleep(vcpu, LONGEST_SLEEP_NS, () => delivery.upcallPending(vcpu), rung);
-  poll.waited((performance.now() - start) * 1e6);
+  poll.waited(clock() - start);
 }
 
 async function main(input: IoVcpuInput): Promise<never> {

@@ -26,6 +26,9 @@ interface Moment {
   readonly events: number;
 }
 
+/** Longest look for more, as the switch's own. */
+const LOOK_NS = 200_000;
+
 /** An interface that is polled while there is something to do, and a moment longer. */
 abstract class Station {
   protected readonly front: Netfront;
@@ -33,7 +36,7 @@ abstract class Station {
   protected lost = 0;
   protected readonly load: NetLoad;
   private readonly backendPid: number;
-  private readonly halt = new HaltPoll();
+  private readonly halt = new HaltPoll(LOOK_NS);
   private sentEvents = 0;
   private events = 0;
   private running = false;
