@@ -2,15 +2,15 @@
  * How long a thread with nothing to do looks for its next event before it sleeps. A wake-up costs some 20 µs, and a thread that
  * has slept runs the next half millisecond a third slower (engine/DESIGN.md, speed of disks), so where events come sooner than
  * that it pays to look; where they do not it wastes a core. So the time adapts, as KVM's halt polling does: it grows while events
- * come soon after the thread fell asleep, and shrinks when they do not. Unlike KVM's it forgives one long wait among short ones.
+ * come soon after the thread fell asleep, and shrinks when they do not. Unlike KVM's it forgives one long wait among short ones,
+ * and it is at its least at once where other threads need the processor.
  */
 const LEAST_NS = 10_000;
 const MOST_NS = 1_000_000;
 /** Long waits in a row that are forgiven. */
 const FORGIVEN = 1;
-/** Two looks so far apart: the host ran something else in between, and is asked for a processor anew by sleeping. */
+/** Two looks so far apart: the host ran another thread in between. */
 const TAKEN_AWAY_NS = 100_000;
-
 /** What comes sooner than this is not delayed by giving way, a system call. */
 const ALONE_NS = 5_000;
 
@@ -60,9 +60,16 @@ export class HaltPoll {
         return true;
       }
       const now = clock();
-      if (now >= until || now - last > TAKEN_AWAY_NS) return false;
+      if (now - last > TAKEN_AWAY_NS) return this.interrupted(awake());
+      if (now >= until) return false;
       last = now;
       if (now - start >= ALONE_NS) giveWay();
     }
+  }
+
+  /** Another thread had the processor: maybe the one that sends the event. */
+  private interrupted(awake: boolean): boolean {
+    if (!awake) this.ns = LEAST_NS;
+    return awake;
   }
 }

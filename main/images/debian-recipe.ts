@@ -44,7 +44,7 @@ export const PACKAGES: readonly string[] = [
  */
 export const DEBIAN_COMMAND_LINE =
   "root=/dev/xvda ro console=hvc0 loglevel=7 mitigations=off cryptomgr.notests=1 random.trust_cpu=on " +
-  "random.trust_bootloader=on xen_blkfront.max_indirect_segments=256";
+  "random.trust_bootloader=on xen_blkfront.max_indirect_segments=128";
 
 /** What the guest prints on its console when it waits for a user. */
 export const LOGIN_PROMPT = " login: ";

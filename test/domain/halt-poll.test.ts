@@ -85,12 +85,18 @@ describe("halt polling", () => {
     expect(host.counts.gaveWay).toBeGreaterThan(250);
   });
 
-  it("stops looking when the host has run something else meanwhile", () => {
+  it("stops looking when the host has run another thread meanwhile", () => {
     const poll = grown();
-    const host = surroundings(150 * US);
     let looks = 0;
-    expect(poll.look(host, MS, () => ++looks > 5)).toBe(false);
-    expect(looks).toBe(1);
+    expect(poll.look(surroundings(150 * US), MS, () => ++looks > 5)).toBe(false);
+    expect(looks).toBe(2);
+    expect(poll.time).toBe(10 * US);
+  });
+
+  it("is content when that thread was the one that sends the event", () => {
+    const poll = grown();
+    let looks = 0;
+    expect(poll.look(surroundings(150 * US), MS, () => ++looks > 1)).toBe(true);
     expect(poll.time).toBe(320 * US);
   });
 });

@@ -23,6 +23,8 @@ interface Sample {
 
 interface Samples {
   readonly samples: Sample[];
+  /** Requests a second of the samples before: the first ones of all (GuestRow.warmUp). */
+  readonly warmUp: number[];
   failure?: string;
 }
 
@@ -59,12 +61,14 @@ async function measureCommand(row: GuestRow, { device, shell, statistics }: Cont
   };
 }
 
-async function takeSample(row: GuestRow, contender: Contender, into: Samples): Promise<void> {
+async function takeSample(row: GuestRow, contender: Contender, into: Samples, warmUp = false): Promise<void> {
   if (into.failure !== undefined) return;
   try {
     const sample = await measure(row, contender);
-    into.samples.push(sample);
-    process.stderr.write(`${row.name}, ${contender.name}: ${sample.requestsPerSecond}/s\n`);
+    if (warmUp) into.warmUp.push(sample.requestsPerSecond);
+    else into.samples.push(sample);
+    const note = warmUp ? " (not counted)" : "";
+    process.stderr.write(`${row.name}, ${contender.name}: ${sample.requestsPerSecond}/s${note}\n`);
   } catch (error) {
     into.failure = error instanceof Error ? error.message : String(error);
     process.stderr.write(`${row.name}, ${contender.name}: ${into.failure}\n`);
@@ -74,15 +78,16 @@ async function takeSample(row: GuestRow, contender: Contender, into: Samples): P
 const speed = (samples: readonly Sample[]) => median(samples.map((sample) => sample.requestsPerSecond));
 
 function resultOf(row: GuestRow, measured: ReadonlyMap<string, Samples>) {
-  const { key: _, load: __, ...description } = row;
+  const { key: _, load: __, warmUp: ___, ...description } = row;
   const qemu = speed(measured.get("qemu")?.samples ?? []);
-  const contenders = [...measured].map(([name, { samples, failure }]) => [
+  const contenders = [...measured].map(([name, { samples, warmUp, failure }]) => [
     name,
     {
       requestsPerSecond: speed(samples),
       megabytesPerSecond: rounded((speed(samples) * row.bytes) / 1e6),
       ...(name !== "qemu" && { ratio: rounded(speed(samples) / qemu) }),
       samples,
+      ...(warmUp.length > 0 && { warmUp }),
       ...(failure !== undefined && { failure }),
     },
   ]);
@@ -122,13 +127,19 @@ export async function benchLinux(image: string, rounds: number, memoryMiB: numbe
     await started(theirs, ["qemu"], failures),
   ].filter((guest) => guest !== undefined);
   const contenders = guests.flatMap((guest) => guest.contenders);
-  const none = () => new Map(contenders.map(({ name }): [string, Samples] => [name, { samples: [] }]));
+  const none = () => new Map(contenders.map(({ name }): [string, Samples] => [name, { samples: [], warmUp: [] }]));
   const measured = new Map(ROWS.map((row) => [row, none()]));
+  const takeTurns = async (row: GuestRow, warmUp: boolean) => {
+    for (const contender of contenders) {
+      await takeSample(row, contender, measured.get(row)?.get(contender.name) as Samples, warmUp);
+    }
+  };
   try {
+    for (const row of ROWS) {
+      for (let n = 0; n < (row.warmUp ?? 0); n++) await takeTurns(row, true);
+    }
     for (let round = 0; round < rounds; round++) {
-      for (const [row, samples] of measured) {
-        for (const contender of contenders) await takeSample(row, contender, samples.get(contender.name) as Samples);
-      }
+      for (const row of ROWS) await takeTurns(row, false);
     }
   } finally {
     for (const guest of guests) await guest.end();
