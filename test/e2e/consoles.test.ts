@@ -234,6 +234,28 @@ describe.skipIf(missingBrowser)(`consoles${because}`, () => {
     expect(app.problems).toEqual([]);
   });
 
+  it("of the host take what is typed before the shell is there", async () => {
+    const coming = page.context().waitForEvent("page");
+    const { region } = new GuestConsole(page, "Host shell", "Host shell");
+    await region.getByRole("button", { name: "Another one in a window of its own" }).click();
+    const popup = await coming;
+    // The shell is asked for late, as by a page or a host that is busy.
+    await popup.addInitScript(`{
+      const { send } = WebSocket.prototype;
+      WebSocket.prototype.send = function (data) {
+        const wait = typeof data === "string" && data.includes('"shellOpen"') ? 3000 : 0;
+        if (wait > 0) setTimeout(() => send.call(this, data), wait);
+        else send.call(this, data);
+      };
+    }`);
+    await popup.reload();
+    const there = await new GuestConsole(popup, "Host shell", "Host shell").open();
+    expect(await there.text()).toBe("");
+    expect((await there.run("echo typed ahead")).output).toContain("typed ahead");
+    await popup.close();
+    expect(app.problems).toEqual([]);
+  });
+
   async function expectAbove({ region, input }: GuestConsole, where: Page): Promise<void> {
     await input.focus();
     await where.keyboard.press("Control+Shift+F");

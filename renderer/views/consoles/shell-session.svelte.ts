@@ -19,12 +19,16 @@ export class ShellSession {
   /** Output of a shell whose number has not come yet. */
   private early: { readonly shell: number; readonly data: string }[] = [];
   private earlyEnds = new Map<number, number>();
+  /** Told when it is open or has failed to. */
+  private waiting: (() => void)[] = [];
   private dealtWith = 0;
   private disposed = false;
 
   constructor(fontSize: number) {
     this.queue = new InputQueue(
       async (bytes) => {
+        // What is typed ahead waits for the shell.
+        if (this.phase === "none" || this.phase === "opening") await this.settled();
         if (this.shell !== undefined) await call("shellWrite", { shell: this.shell, data: toBase64(bytes) });
       },
       (error) => notices.error(error),
@@ -32,11 +36,9 @@ export class ShellSession {
     this.terminal = new ConsoleTerminal(
       {
         input: (bytes) => {
-          if (this.phase === "open") this.queue.push(bytes);
+          if (this.phase !== "ended") this.queue.push(bytes);
         },
-        size: (columns, rows) => {
-          if (this.shell !== undefined) call("shellResize", { shell: this.shell, columns, rows }).catch(() => {});
-        },
+        size: () => this.tellSize(),
       },
       fontSize,
     );
@@ -53,11 +55,29 @@ export class ShellSession {
     ];
   }
 
+  private settled(): Promise<void> {
+    return new Promise((resolve) => {
+      this.waiting.push(resolve);
+    });
+  }
+
+  private settle(): void {
+    for (const resolve of this.waiting.splice(0)) resolve();
+  }
+
+  /** Tells the shell the terminal's size, unless that is what it knows. */
+  private tellSize(known?: ConsoleTerminal["size"]): void {
+    const { columns, rows } = this.terminal.size;
+    if (this.shell === undefined || (known?.columns === columns && known.rows === rows)) return;
+    call("shellResize", { shell: this.shell, columns, rows }).catch(() => {});
+  }
+
   async open(): Promise<void> {
     if (this.phase === "opening" || this.phase === "open") return;
     this.phase = "opening";
+    const asked = this.terminal.size;
     try {
-      const { shell } = await call("shellOpen", this.terminal.size);
+      const { shell } = await call("shellOpen", asked);
       if (this.disposed) {
         call("shellClose", { shell }).catch(() => {});
         return;
@@ -65,6 +85,8 @@ export class ShellSession {
       this.shell = shell;
       this.dealtWith = 0;
       this.phase = "open";
+      this.tellSize(asked);
+      this.settle();
       for (const { shell: id, data } of this.early.splice(0)) this.hear(id, data);
       const status = this.earlyEnds.get(shell);
       this.earlyEnds.clear();
@@ -98,6 +120,7 @@ export class ShellSession {
     this.early = [];
     this.queue.clear();
     this.phase = "ended";
+    this.settle();
     this.terminal.modesOff();
     this.terminal.tell(line);
   }
@@ -108,6 +131,7 @@ export class ShellSession {
     for (const stop of this.stopListening) stop();
     if (this.shell !== undefined) call("shellClose", { shell: this.shell }).catch(() => {});
     this.shell = undefined;
+    this.settle();
     this.terminal.dispose();
   }
 }
