@@ -117,7 +117,7 @@ describe.skipIf(missingBrowser)(`consoles${because}`, () => {
     await expect.poll(clipboard.text).toMatch(/^copied-word\s+end\d+ 0$/m);
 
     // The terminal's driver shows the signs that no key types: ^[ is what brackets begin with.
-    await left.type("clear; printf '\\033[?2004h'; cat >/dev/null\n");
+    await readInBrackets();
     await clipboard.put("one\ntwo\n");
     await left.choose("Paste");
     await left.shows(/^\^\[\[200~one$\n+^two$\n+^\^\[\[201~$/m);
@@ -131,10 +131,10 @@ describe.skipIf(missingBrowser)(`consoles${because}`, () => {
   });
 
   it("type the clipboard key by key, without brackets", async () => {
-    await left.type("clear; printf '\\033[?2004h'; cat >/dev/null\n");
+    await readInBrackets();
     await clipboard.put("a login\nand its word\n");
     await left.choose("Type the clipboard");
-    await left.shows(/^a login\nand its word$/m);
+    await left.shows(/^reading\na login\nand its word$/m);
     await expect.poll(() => hasFocus(left.input)).toBe(true);
     expect(await left.text()).not.toContain("200~");
     await page.keyboard.press("Control+D");
@@ -239,22 +239,30 @@ describe.skipIf(missingBrowser)(`consoles${because}`, () => {
     const { region } = new GuestConsole(page, "Host shell", "Host shell");
     await region.getByRole("button", { name: "Another one in a window of its own" }).click();
     const popup = await coming;
-    // The shell is asked for late, as by a page or a host that is busy.
+    // The shell is asked for late, as by a page or a host that is busy: only when the test says so.
     await popup.addInitScript(`{
       const { send } = WebSocket.prototype;
+      const asked = new Promise((resolve) => { window.askForShell = resolve; });
       WebSocket.prototype.send = function (data) {
-        const wait = typeof data === "string" && data.includes('"shellOpen"') ? 3000 : 0;
-        if (wait > 0) setTimeout(() => send.call(this, data), wait);
+        if (typeof data === "string" && data.includes('"shellOpen"')) asked.then(() => send.call(this, data));
         else send.call(this, data);
       };
     }`);
     await popup.reload();
     const there = await new GuestConsole(popup, "Host shell", "Host shell").open();
     expect(await there.text()).toBe("");
-    expect((await there.run("echo typed ahead")).output).toContain("typed ahead");
+    await there.type("echo typed ''ahead\n");
+    await popup.evaluate("askForShell()");
+    await there.shows(/^typed ahead$/m);
     await popup.close();
     expect(app.problems).toEqual([]);
   });
+
+  /** Has a program read that asks for brackets around what is pasted; it has asked when this returns. */
+  async function readInBrackets(): Promise<void> {
+    await left.type("clear; printf '\\033[?2004h'; echo rea''ding; cat >/dev/null\n");
+    await left.shows(/^reading$/m);
+  }
 
   async function expectAbove({ region, input }: GuestConsole, where: Page): Promise<void> {
     await input.focus();

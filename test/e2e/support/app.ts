@@ -15,6 +15,7 @@ import type { ControlMethod, ControlParameters, ControlResult } from "../../../m
 import type { ControlClient } from "../../../main/lab/control-client.ts";
 import { connectHome } from "../../../main/lab/server/ensure-lab.ts";
 import { launchBrowser } from "./browser.ts";
+import { slowDown } from "./slowness.ts";
 
 const here = fileURLToPath(import.meta.url);
 const extension = here.endsWith(".ts") ? ".ts" : ".js";
@@ -112,6 +113,7 @@ export class App {
     // Playwright's 30 s are short where guests boot beside it.
     context.setDefaultTimeout(90_000);
     this.contexts.push(context);
+    await slowDown(context);
     context.on("weberror", (error) => this.problems.push(error.error().message));
     context.on("console", (message) => {
       if (/Content Security Policy/.test(message.text())) this.problems.push(message.text());
