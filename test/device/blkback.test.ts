@@ -94,6 +94,79 @@ describe("blkback", () => {
     expect(service.opened.size).toBe(1);
   });
 
+  it("connects a frontend that starts over without waiting until it is closed", async () => {
+    lab.addVbd();
+    const blkback = lab.blkback(service);
+    await blkback.start();
+    await publish(GOOD);
+    await lab.until(`${BACK}/state`, "4");
+    const { detach } = service;
+    let letGo = () => {};
+    const letting = new Promise<void>((resolve) => {
+      service.detach = async (device) => {
+        resolve();
+        await new Promise<void>((release) => {
+          letGo = release;
+        });
+        await detach.call(service, device);
+      };
+    });
+    await publish({ state: "4" });
+    await publish({ state: "6" });
+    await letting;
+    // It takes the state of before for the answer, as a driver does that is bound again at once.
+    await publish({ state: "1" });
+    await publish({ ...GOOD, "ring-ref": "9" });
+    letGo();
+    await lab.until(`${BACK}/state`, "6");
+    await lab.until(`${BACK}/state`, "4");
+    await publish({ state: "4" });
+    await blkback.idle();
+    expect(service.channels.map(({ rings }) => rings[0]?.refs)).toEqual([[8], [9]]);
+    expect(service.detaches).toBe(1);
+  });
+
+  it.each([
+    ["Connected", "4", "3"],
+    ["Closing", "5", "3"],
+    ["Closing", "5", "4"],
+  ])("connects a frontend that starts over unseen, from %s (%s) to %s", async (_name, before, after) => {
+    lab.addVbd();
+    const blkback = lab.blkback(service);
+    await blkback.start();
+    await publish(GOOD);
+    await lab.until(`${BACK}/state`, "4");
+    await publish({ state: "4" });
+    await publish({ state: before });
+    await lab.until(`${BACK}/state`, before);
+    await blkback.idle();
+    // In one turn: nobody can look in between.
+    for (const state of ["6", "1", after]) lab.daemon.toolstack.write(`${FRONT}/state`, state);
+    lab.daemon.toolstack.write(`${FRONT}/ring-ref`, "9");
+    await lab.until(`${BACK}/state`, "6");
+    await lab.until(`${BACK}/state`, "4");
+    await blkback.idle();
+    expect(service.channels.map(({ rings }) => rings[0]?.refs)).toEqual([[8], [9]]);
+    expect(service.detaches).toBe(1);
+  });
+
+  it("does not connect a frontend again whose device is being taken away", async () => {
+    lab.addVbd();
+    const blkback = lab.blkback(service);
+    await blkback.start();
+    await publish(GOOD);
+    await lab.until(`${BACK}/state`, "4");
+    lab.detachVbd();
+    await lab.until(`${BACK}/state`, "5");
+    await publish({ state: "5" });
+    await blkback.idle();
+    for (const state of ["6", "1", "3"]) lab.daemon.toolstack.write(`${FRONT}/state`, state);
+    await lab.until(`${BACK}/state`, "6");
+    await settle();
+    expect([service.attaches, service.detaches, service.opened.size]).toEqual([1, 1, 0]);
+    expect(lab.read(`${BACK}/state`)).toBe("6");
+  });
+
   it("lets go when the frontend's domain is gone", async () => {
     lab.addVbd();
     await lab.blkback(service).start();

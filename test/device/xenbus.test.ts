@@ -73,6 +73,7 @@ describe("xenbus states", () => {
       }
     }
     expect(steps.has("undefined")).toBe(false);
+    expect([3, 4].map((peer) => backendStep(6, peer as XenbusState))).toEqual(["reconnect", "reconnect"]);
     expect(backendStep(2, 2)).toBe("illegal");
     expect(backendStep(4, 7)).toBe("illegal");
     expect(frontendStep(1, 8)).toBe("illegal");

@@ -57,6 +57,17 @@ describe("a guest behind the user uplink", () => {
     expect(Number(sum)).toBe(BODY.length);
   });
 
+  it("is there again when its driver is bound again at once", async () => {
+    for (let round = 0; round < 5; round++) {
+      const pinged = await guest.output(`
+        cd /sys/bus/xen/drivers/vif; echo vif-0 >unbind; echo vif-0 >bind; cd /
+        i=0; until [ -e /sys/class/net/eth0 ]; do i=$((i+1)); [ $i -lt 100 ]; usleep 100000; done
+        ip link set eth0 up; ip addr add 10.0.2.50/24 dev eth0; ip route add default via 10.0.2.2
+        i=0; until ping -c 1 -W 1 10.0.2.2; do i=$((i+1)); [ $i -lt 30 ]; done`);
+      expect(pinged).toContain("1 packets received");
+    }
+  });
+
   it("does not reach the host's loopback otherwise", async () => {
     const addresses = ["10.0.2.2", "127.0.0.1", "10.0.2.3"];
     for (const address of addresses) {

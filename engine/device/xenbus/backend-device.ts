@@ -4,7 +4,7 @@
  */
 import { Errno } from "../../abi/errors.ts";
 import { readFlag } from "./keys.ts";
-import { backendStep, XenbusState, xenbusStateName } from "./state.ts";
+import { backendStep, startedOver, XenbusState, xenbusStateName } from "./state.ts";
 import type { XenbusStore } from "./store-access.ts";
 import { type OtherEnd, XenbusDevice } from "./xenbus.ts";
 
@@ -60,6 +60,8 @@ export abstract class BackendDevice<
   private attached = false;
   /** Nothing has been decided yet: what the state nodes say may stem from an earlier life of this domain. */
   private adopting = true;
+  /** The frontend's state at the last look. */
+  private seen: XenbusState = XenbusState.Unknown;
   /** The last connection failed; a frontend that does not start over gets no second try. */
   private failed = false;
   /** No step is taken: see freeze(). */
@@ -162,6 +164,9 @@ export abstract class BackendDevice<
         return await this.resume(own, frontend);
       }
     }
+    const { seen } = this;
+    this.seen = peer;
+    if (this.attached && startedOver(seen, peer)) return await this.closed(own);
     await this.step(own, peer, frontend, adopting);
   }
 
@@ -176,6 +181,9 @@ export abstract class BackendDevice<
         return await this.publish(own);
       case "connect":
         return await this.connect(own, frontend, adopting);
+      case "reconnect":
+        if (!(await this.online())) return await this.end();
+        return await this.connect(own, frontend, adopting);
       case "closing":
         // The rings are served until the frontend is Closed: it may be in use still and refuse to close.
         return await this.switchTo(own, XenbusState.Closing);
@@ -184,8 +192,7 @@ export abstract class BackendDevice<
         if (this.failed && peer === XenbusState.Initialising && own === XenbusState.Closing && (await this.online())) {
           return;
         }
-        await this.letGo();
-        return await this.switchTo(own, XenbusState.Closed);
+        return await this.closed(own);
       case "reopen":
         if (!(await this.online())) return await this.end();
         if (!this.failed) await this.publish(own);
@@ -210,6 +217,11 @@ export abstract class BackendDevice<
   private async publish(own: XenbusState): Promise<void> {
     const opened = await this.ensureOpen(own);
     if (opened) await this.switchTo(own, XenbusState.InitWait, this.features(opened));
+  }
+
+  private async closed(own: XenbusState): Promise<void> {
+    await this.letGo();
+    await this.switchTo(own, XenbusState.Closed);
   }
 
   private async connect(own: XenbusState, frontend: OtherEnd, resume: boolean): Promise<void> {

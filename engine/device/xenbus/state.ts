@@ -46,10 +46,20 @@ export function parseXenbusState(text: string | undefined): XenbusState {
  * - closing: stop serving, go to Closing
  * - closed: stop serving, go to Closed
  * - reopen: the frontend starts over; with the device still online, publish again
+ * - reconnect: the frontend has started over already, and did not wait for us; with the device still online, connect
  * - finished: the device is closed; when it is offline too, forget it
  * - illegal: the frontend is in a state that this protocol has no use for; report it and go to Closing
  */
-export type BackendStep = "wait" | "publish" | "connect" | "closing" | "closed" | "reopen" | "finished" | "illegal";
+export type BackendStep =
+  | "wait"
+  | "publish"
+  | "connect"
+  | "closing"
+  | "closed"
+  | "reopen"
+  | "reconnect"
+  | "finished"
+  | "illegal";
 
 /**
  * What a frontend does next.
@@ -77,7 +87,8 @@ const BACKEND: Readonly<Record<XenbusStateName, Row<BackendStep>>> = {
   Connected:     ["closed",    "closed",     "illegal",  "wait",     "wait",     "closing",  "closed",   "illegal",  "illegal"],
   // A frontend that never connected has nothing to give back: nobody waits for it.
   Closing:       ["closed",    "closed",     "closed",   "wait",     "wait",     "wait",     "closed",   "closed",   "closed"],
-  Closed:        ["finished",  "reopen",     "finished", "finished", "finished", "finished", "finished", "finished", "finished"],
+  // A driver that is bound again at once may have read what we were before it closed, and gone on by that. Linux's backends connect too.
+  Closed:        ["finished",  "reopen",     "finished", "reconnect", "reconnect", "finished", "finished", "finished", "finished"],
   Reconfiguring: ["closed",    "illegal",    "illegal",  "illegal",  "illegal",  "closing",  "closed",   "illegal",  "illegal"],
   Reconfigured:  ["closed",    "illegal",    "illegal",  "illegal",  "illegal",  "closing",  "closed",   "illegal",  "illegal"],
 };
@@ -102,6 +113,15 @@ const FRONTEND: Readonly<Record<XenbusStateName, Row<FrontendStep>>> = {
 /** The step of a backend in state `own` that sees its frontend in state `peer`. */
 export function backendStep(own: XenbusState, peer: XenbusState): BackendStep {
   return BACKEND[xenbusStateName(own)][peer];
+}
+
+/**
+ * Whether a frontend has closed and begun anew between two looks at it: from Closing none goes back to what it had, nor from
+ * Connected to Initialised.
+ */
+export function startedOver(before: XenbusState, now: XenbusState): boolean {
+  if (now === XenbusState.Initialised) return before === XenbusState.Closing || before === XenbusState.Connected;
+  return now === XenbusState.Connected && before === XenbusState.Closing;
 }
 
 /** The step of a frontend in state `own` that sees its backend in state `peer`. */
