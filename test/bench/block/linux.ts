@@ -78,7 +78,7 @@ async function takeSample(row: GuestRow, contender: Contender, into: Samples, wa
 const speed = (samples: readonly Sample[]) => median(samples.map((sample) => sample.requestsPerSecond));
 
 function resultOf(row: GuestRow, measured: ReadonlyMap<string, Samples>) {
-  const { key: _, load: __, warmUp: ___, ...description } = row;
+  const { key: _, load: __, warmUp: ___, turns: ____, ...description } = row;
   const qemu = speed(measured.get("qemu")?.samples ?? []);
   const contenders = [...measured].map(([name, { samples, warmUp, failure }]) => [
     name,
@@ -107,7 +107,7 @@ async function started(start: () => Promise<RunningGuest>, names: readonly strin
 }
 
 /**
- * `rounds` samples of each row on copies of the image, all of them in the page cache. The guests run at the same time, but
+ * `rounds` times the samples of each row (GuestRow.turns) on copies of the image, all of them in the page cache. The guests run at the same time, but
  * only one has something to do at any.
  */
 export async function benchLinux(image: string, rounds: number, memoryMiB: number): Promise<object> {
@@ -139,7 +139,9 @@ export async function benchLinux(image: string, rounds: number, memoryMiB: numbe
       for (let n = 0; n < (row.warmUp ?? 0); n++) await takeTurns(row, true);
     }
     for (let round = 0; round < rounds; round++) {
-      for (const row of ROWS) await takeTurns(row, false);
+      for (const row of ROWS) {
+        for (let n = 0; n < (row.turns ?? 1); n++) await takeTurns(row, false);
+      }
     }
   } finally {
     for (const guest of guests) await guest.end();
