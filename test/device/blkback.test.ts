@@ -1,4 +1,5 @@
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import type { Blkback } from "../../engine/device/block/blkback.ts";
 import type { VbdFacts, VbdResult } from "../../engine/device/block/channel.ts";
 import { LegacyFront } from "../../engine/device/block/legacy-front.ts";
 import { FakeStore, PAGE } from "./block-backend-harness.ts";
@@ -24,6 +25,16 @@ async function publish(nodes: Record<string, string>): Promise<void> {
 }
 
 const GOOD = { "ring-ref": "8", "event-channel": "5", protocol: "x86_64-abi", state: "3" };
+
+/** A backend whose device a frontend has connected to. */
+async function connectedBlkback(): Promise<Blkback> {
+  lab.addVbd();
+  const blkback = lab.blkback(service);
+  await blkback.start();
+  await publish(GOOD);
+  await lab.until(`${BACK}/state`, "4");
+  return blkback;
+}
 
 describe("blkback", () => {
   it("publishes what it can do before the frontend connects", async () => {
@@ -68,11 +79,7 @@ describe("blkback", () => {
   });
 
   it("connects, closes and is removed", async () => {
-    lab.addVbd();
-    const blkback = lab.blkback(service);
-    await blkback.start();
-    await publish(GOOD);
-    await lab.until(`${BACK}/state`, "4");
+    const blkback = await connectedBlkback();
     expect(blkback.connected().map(({ vdev }) => vdev)).toEqual([XVDA]);
     lab.detachVbd();
     await settle();
@@ -95,11 +102,7 @@ describe("blkback", () => {
   });
 
   it("connects a frontend that starts over without waiting until it is closed", async () => {
-    lab.addVbd();
-    const blkback = lab.blkback(service);
-    await blkback.start();
-    await publish(GOOD);
-    await lab.until(`${BACK}/state`, "4");
+    const blkback = await connectedBlkback();
     const { detach } = service;
     let letGo = () => {};
     const letting = new Promise<void>((resolve) => {
@@ -131,11 +134,7 @@ describe("blkback", () => {
     ["Closing", "5", "3"],
     ["Closing", "5", "4"],
   ])("connects a frontend that starts over unseen, from %s (%s) to %s", async (_name, before, after) => {
-    lab.addVbd();
-    const blkback = lab.blkback(service);
-    await blkback.start();
-    await publish(GOOD);
-    await lab.until(`${BACK}/state`, "4");
+    const blkback = await connectedBlkback();
     await publish({ state: "4" });
     await publish({ state: before });
     await lab.until(`${BACK}/state`, before);
@@ -151,11 +150,7 @@ describe("blkback", () => {
   });
 
   it("does not connect a frontend again whose device is being taken away", async () => {
-    lab.addVbd();
-    const blkback = lab.blkback(service);
-    await blkback.start();
-    await publish(GOOD);
-    await lab.until(`${BACK}/state`, "4");
+    const blkback = await connectedBlkback();
     lab.detachVbd();
     await lab.until(`${BACK}/state`, "5");
     await publish({ state: "5" });
@@ -168,10 +163,7 @@ describe("blkback", () => {
   });
 
   it("lets go when the frontend's domain is gone", async () => {
-    lab.addVbd();
-    await lab.blkback(service).start();
-    await publish(GOOD);
-    await lab.until(`${BACK}/state`, "4");
+    await connectedBlkback();
     lab.daemon.toolstack.remove(`/local/domain/${FRONTEND}`);
     await lab.until(`${BACK}/state`, "6");
     expect(service.attached.size).toBe(0);
@@ -179,11 +171,7 @@ describe("blkback", () => {
   });
 
   it("lets go when the toolstack removes the nodes under it, and writes nothing back", async () => {
-    lab.addVbd();
-    const blkback = lab.blkback(service);
-    await blkback.start();
-    await publish(GOOD);
-    await lab.until(`${BACK}/state`, "4");
+    const blkback = await connectedBlkback();
     lab.daemon.toolstack.remove(BACK);
     await settle();
     await blkback.idle();
@@ -193,11 +181,7 @@ describe("blkback", () => {
   });
 
   it("goes on where an earlier life has stopped", async () => {
-    lab.addVbd();
-    const first = lab.blkback(service);
-    await first.start();
-    await publish(GOOD);
-    await lab.until(`${BACK}/state`, "4");
+    const first = await connectedBlkback();
     await publish({ state: "4" });
     await first.idle();
     await first.close();

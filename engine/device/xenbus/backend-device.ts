@@ -219,6 +219,7 @@ export abstract class BackendDevice<
     if (opened) await this.switchTo(own, XenbusState.InitWait, this.features(opened));
   }
 
+  /** The connection is over: nothing is held any more. */
   private async closed(own: XenbusState): Promise<void> {
     await this.letGo();
     await this.switchTo(own, XenbusState.Closed);

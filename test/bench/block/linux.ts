@@ -107,8 +107,8 @@ async function started(start: () => Promise<RunningGuest>, names: readonly strin
 }
 
 /**
- * `rounds` times the samples of each row (GuestRow.turns) on copies of the image, all of them in the page cache. The guests run at the same time, but
- * only one has something to do at any.
+ * `rounds` times the samples of each row (GuestRow.turns) on copies of the image, all of them in the page cache. The guests
+ * run at the same time, but only one has something to do at any.
  */
 export async function benchLinux(image: string, rounds: number, memoryMiB: number): Promise<object> {
   const guestImage = await openImage("debian-shell", { progress: (text) => process.stderr.write(`${text}\n`) });
